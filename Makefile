@@ -1,0 +1,67 @@
+# sat_keras: each command does all its own set-up, in .venv, and needs nothing but the package index.
+#
+#   make PYTHON=python3.12 test    another Python
+#   make VENV=/tmp/venv demo       another place for the virtual environment
+
+VENV ?= .venv
+OUT ?= outputs/demo
+BIN := $(VENV)/bin
+
+# The first Python of a supported version. A name may be there and not run (pyenv's shims): try it.
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
+	"$$name" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo $$name; exit; }; done; echo python3)
+
+# The tests and the demo are sized for a CPU; `make demo CUDA_VISIBLE_DEVICES=0` uses a GPU.
+export CUDA_VISIBLE_DEVICES ?= -1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export MPLBACKEND = Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test demo lint clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
+
+test: lint  ## check style and format, then run the tests
+	"$(BIN)/python" -m pytest
+
+lint: $(VENV)/.test-installed  ## check style and format
+	"$(BIN)/python" -m ruff check .
+	"$(BIN)/python" -m ruff format --check .
+
+demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a captioned attention figure
+	"$(BIN)/sat-keras" train --dataset scenes --out "$(OUT)"
+	"$(BIN)/sat-keras" evaluate "$(OUT)" --split test
+	"$(BIN)/sat-keras" caption "$(OUT)" --split test --limit 1
+	@echo "The captioned attention figure is in $(OUT)."
+
+clean:  ## remove the virtual environment, builds and caches; outputs/ and data/ stay
+	rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: an install runs again only when pyproject.toml has changed since.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	@echo "Installing sat_keras and what it needs (TensorFlow: some 600 MB) ..."
+	@"$(BIN)/python" -m pip install --quiet --editable .
+	@touch "$@"
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	@echo "Installing the tests' requirements ..."
+	@"$(BIN)/python" -m pip install --quiet --editable ".[test]"
+	@touch "$@"
+
+$(VENV)/.created:
+	@"$(PYTHON)" -c '$(SUPPORTED)' || { \
+	echo "sat_keras needs Python 3.10 to 3.13 (TensorFlow has no other wheels). Name one:" >&2; \
+	echo "    make $(or $(MAKECMDGOALS),venv) PYTHON=python3.12" >&2; \
+	echo "Received: PYTHON=$(PYTHON), $$("$(PYTHON)" --version 2>&1)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "$(PYTHON) cannot make virtual environments: its modules venv and ensurepip are missing." >&2; \
+	echo "On Debian and Ubuntu install python3-venv, or name another: make $(or $(MAKECMDGOALS),venv) PYTHON=..." >&2; \
+	exit 1; }
+	@"$(PYTHON)" -m venv "$(VENV)"
+	@touch "$@"

@@ -1,0 +1,57 @@
+"""What every test starts from: quiet logs, fixed seeds, no display, real data if there is any."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports TensorFlow or matplotlib.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+SEED = 1234
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Seeds Python, NumPy and the backend, so that a test draws the same numbers in any order.
+
+    A test file that needs Keras has imported it by now; one that does not is spared the seconds
+    that importing TensorFlow takes.
+    """
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(SEED)
+    else:
+        import random
+
+        import numpy as np
+
+        random.seed(SEED)
+        np.random.seed(SEED)  # noqa: NPY002 - code under test may use NumPy's global generator
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root folder."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and CNN weights, or a skip where there is none.
+
+    `SAT_KERAS_SHARED` names it; without that variable it is `shared` beside the repository.
+    """
+    named = os.environ.get("SAT_KERAS_SHARED")
+    folder = Path(named) if named else REPOSITORY.parent / "shared"
+    if folder.is_dir():
+        return folder
+    if named:
+        pytest.fail(f"SAT_KERAS_SHARED must name an existing folder. Received: {named}")
+    pytest.skip(f"needs real data: no folder {folder}, and SAT_KERAS_SHARED is not set")
