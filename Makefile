@@ -13,10 +13,11 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 	"$$name" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo $$name; exit; }; done; echo python3)
 
 # The tests and the demo are sized for a CPU; `make demo CUDA_VISIBLE_DEVICES=0` uses a GPU.
-export CUDA_VISIBLE_DEVICES ?= -1
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-export PIP_DISABLE_PIP_VERSION_CHECK = 1
+CUDA_VISIBLE_DEVICES ?= -1
+TF_CPP_MIN_LOG_LEVEL ?= 2
+export CUDA_VISIBLE_DEVICES TF_CPP_MIN_LOG_LEVEL
 export MPLBACKEND = Agg
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test demo lint clean
@@ -46,19 +47,19 @@ clean:  ## remove the virtual environment, builds and caches; outputs/ and data/
 # Stamps: an install runs again only when pyproject.toml has changed since.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	@echo "Installing sat_keras and what it needs (TensorFlow: some 600 MB) ..."
-	@"$(BIN)/python" -m pip install --quiet --editable .
+	@"$(BIN)/python" -m pip install -qq --editable .
 	@touch "$@"
 
 $(VENV)/.test-installed: $(VENV)/.installed
 	@echo "Installing the tests' requirements ..."
-	@"$(BIN)/python" -m pip install --quiet --editable ".[test]"
+	@"$(BIN)/python" -m pip install -qq --editable ".[test]"
 	@touch "$@"
 
 $(VENV)/.created:
 	@"$(PYTHON)" -c '$(SUPPORTED)' || { \
 	echo "sat_keras needs Python 3.10 to 3.13 (TensorFlow has no other wheels). Name one:" >&2; \
 	echo "    make $(or $(MAKECMDGOALS),venv) PYTHON=python3.12" >&2; \
-	echo "Received: PYTHON=$(PYTHON), $$("$(PYTHON)" --version 2>&1)" >&2; exit 1; }
+	echo "Received: PYTHON=$(PYTHON), $$("$(PYTHON)" --version 2>&1 | head -n 1)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	echo "$(PYTHON) cannot make virtual environments: its modules venv and ensurepip are missing." >&2; \
 	echo "On Debian and Ubuntu install python3-venv, or name another: make $(or $(MAKECMDGOALS),venv) PYTHON=..." >&2; \
