@@ -1,0 +1,1 @@
+"""Data sets, each as one table with a row for every caption."""

@@ -1,0 +1,302 @@
+"""The language of the drawn scenes: its words, its captions, and what makes a caption true.
+
+One predicate, `relation_between`, says which relation holds between two objects; the captions are
+written by it and checked by it, so that a caption is never scored by another rule than its own.
+"""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SIZES = ("small", "large")
+RELATIONS = ("left of", "right of", "above", "below")
+BACKGROUNDS = ("plain", "striped", "checkered", "dotted")
+COUNTS = ("one", "two", "three")
+
+CAPTIONS_PER_PICTURE = 5
+# A relation is said of two objects only if their distance along its axis is this many times their
+# distance along the other: "left of" lies within 30 degrees of the horizontal.
+CLEAR_RATIO = 1.7
+
+_RELATION_OF_WORD = {relation.split()[0]: relation for relation in RELATIONS}
+_ATTRIBUTE_OF_WORD = {
+    **dict.fromkeys(COLOURS, "colour"),
+    **dict.fromkeys(SHAPES, "shape"),
+    **dict.fromkeys(SIZES, "size"),
+}
+CONTENT_WORDS = frozenset([*_ATTRIBUTE_OF_WORD, *_RELATION_OF_WORD, *BACKGROUNDS, *COUNTS])
+
+# Fields: `a` is "a red circle", `A` "a small red circle", `name_a` "red circle", and so for b and
+# c; `r` is "left of" or "to the left of".
+_SINGLE_TEMPLATES = (
+    "{A} on a {background} background",
+    "there is one {name_a}",
+    "the {name_a} is {size_a}",
+    "a picture of {A}",
+    "a {background} background with {a}",
+    "a {shape_a} that is {size_a} and {colour_a}",
+)
+_PAIR_TEMPLATES = (
+    "{A} is {r} {B}",
+    "there is {a} {r} {b}",
+    "{r} {b} is {A}",
+    "the {name_a} sits {r} the {full_b}",
+    "{count} shapes with {A} {r} {b}",
+    "{a} {r} {B} on a {background} background",
+)
+_CHAIN_TEMPLATE = "{A} is {r} {b} and {r2} {c}"
+
+_ARTICLES = frozenset(("a", "an", "the"))
+_LINKS_OF_RELATION = frozenset(("is", "to", "the"))
+
+
+def relation_between(a, b):
+    """The relation of object `a` to object `b`, if one is clear.
+
+    Args:
+        a: mapping with the box `x0, y0, x1, y1` in pixels (x right, y down).
+        b: mapping with the box of the other object.
+
+    Returns:
+        The relation r out of `RELATIONS` for which "a is r b" is true, or None where the boxes
+        overlap along the dominant axis or the direction is too oblique to be named.
+
+    Example:
+    >>> left, right = dict(x0=2, y0=9, x1=12, y1=19), dict(x0=30, y0=8, x1=50, y1=28)
+    >>> relation_between(left, right), relation_between(right, left)
+    ('left of', 'right of')
+    """
+    dx = (b["x0"] + b["x1"] - a["x0"] - a["x1"]) / 2
+    dy = (b["y0"] + b["y1"] - a["y0"] - a["y1"]) / 2
+    if abs(dx) >= CLEAR_RATIO * abs(dy):
+        if a["x1"] <= b["x0"]:
+            return "left of"
+        if b["x1"] <= a["x0"]:
+            return "right of"
+    if abs(dy) >= CLEAR_RATIO * abs(dx):
+        if a["y1"] <= b["y0"]:
+            return "above"
+        if b["y1"] <= a["y0"]:
+            return "below"
+    return None
+
+
+def write_captions(objects, background, rng):
+    """Write five differently worded, true captions of a scene.
+
+    A scene of one object is told by its attributes or its background; a scene of two or three by
+    at least two objects and the relation between them, never by a pair without a clear relation.
+
+    Args:
+        objects: list of mappings with `colour, shape, size` and the box `x0, y0, x1, y1`.
+        background: one of `BACKGROUNDS`.
+        rng: `numpy.random.Generator` that chooses templates, objects and their order.
+
+    Returns:
+        List of five sentences, each from another template.
+    """
+    if len(objects) == 1:
+        templates = rng.choice(_SINGLE_TEMPLATES, CAPTIONS_PER_PICTURE, replace=False)
+        chosen = [(template, (0,)) for template in templates]
+    else:
+        chosen = _choose_relations(objects, rng)
+    return [_fill(template, objects, order, background, rng) for template, order in chosen]
+
+
+def _choose_relations(objects, rng):
+    """Five templates, each with the objects it names: (subject, reference[, second reference])."""
+    pairs = [
+        pair
+        for pair in itertools.permutations(range(len(objects)), 2)
+        if relation_between(objects[pair[0]], objects[pair[1]])
+    ]
+    chains = [(a, b, c) for (a, b), (other, c) in itertools.permutations(pairs, 2) if a == other]
+    chosen = [(_CHAIN_TEMPLATE, chains[rng.integers(len(chains))])] if chains else []
+    templates = rng.choice(_PAIR_TEMPLATES, CAPTIONS_PER_PICTURE - len(chosen), replace=False)
+    chosen += [(template, pairs[rng.integers(len(pairs))]) for template in templates]
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
+def _fill(template, objects, order, background, rng):
+    """Fill a template's fields with the objects in this order; a capital and a full stop."""
+    fields = {"background": background, "count": COUNTS[len(objects) - 1]}
+    for letter, index in zip("abc", order, strict=False):
+        thing = objects[index]
+        name = f"{thing['colour']} {thing['shape']}"
+        full = f"{thing['size']} {name}"
+        fields |= {letter: _with_article(name), letter.upper(): _with_article(full)}
+        fields |= {f"name_{letter}": name, f"full_{letter}": full}
+        fields |= {f"{part}_{letter}": thing[part] for part in ("colour", "shape", "size")}
+    for field, reference in zip(("r", "r2"), order[1:], strict=False):
+        relation = relation_between(objects[order[0]], objects[reference])
+        if relation.endswith(" of") and rng.random() < 0.5:
+            relation = f"to the {relation}"
+        fields[field] = relation
+    sentence = template.format(**fields)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _with_article(name):
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def caption_accuracy(caption, objects):
+    """Count a caption's content words and those that are true of a scene.
+
+    Every noun phrase of the caption ("a small red circle") is laid on another object of the scene,
+    in the way that makes the most words true. A word is right if it is true under that one
+    assignment: an attribute word of its object, a relation word of its two objects, a background
+    or number word of the scene. A noun phrase too many, a relation without two objects and a word
+    said of the wrong object are wrong.
+
+    Args:
+        caption: free sentence, as a model writes it; case and punctuation do not matter.
+        objects: the scene's rows of the objects table (a DataFrame or a list of mappings).
+
+    Returns:
+        `(num_correct, num_content_words)`, two ints; `(0, 0)` for a caption without content words.
+
+    Example:
+    >>> circle = dict(colour="red", shape="circle", size="small", background="plain")
+    >>> circle |= dict(x0=0, y0=0, x1=9, y1=9)
+    >>> caption_accuracy("a large red circle on a plain background", [circle])
+    (3, 4)
+    """
+    words = re.findall(r"[a-z]+", caption.lower())
+    correct, _ = _best_readings(_parse(words), _records(objects))
+    return len(correct), sum(word in CONTENT_WORDS for word in words)
+
+
+def words_to_boxes(words, objects):
+    """Find the box of the object that each word of a caption names.
+
+    Args:
+        words: list of words (a caption split as the model wrote it).
+        objects: the scene's rows of the objects table (a DataFrame or a list of mappings).
+
+    Returns:
+        List as long as `words`: `(x0, y0, x1, y1)` in pixels where the word is a shape's name and
+        that noun phrase, by its attributes and relations, can mean only one object of that shape;
+        None for every other word.
+
+    Example:
+    >>> circle = dict(colour="red", shape="circle", size="small", x0=0, y0=0, x1=9, y1=9)
+    >>> words_to_boxes("the red circle".split(), [circle])
+    [None, None, (0, 0, 9, 9)]
+    """
+    words = [re.sub(r"[^a-z]", "", word.lower()) for word in words]
+    objects = _records(objects)
+    mentions = _parse(words)[0]
+    _, readings = _best_readings(_parse(words), objects)
+    boxes = [None] * len(words)
+    for mention, meanings in zip(mentions, zip(*readings, strict=True), strict=True):
+        if len(set(meanings)) > 1 or meanings[0] is None:
+            continue
+        meant = objects[meanings[0]]
+        for position, word in mention.items():
+            if word == meant["shape"]:
+                boxes[position] = tuple(meant[side] for side in ("x0", "y0", "x1", "y1"))
+    return boxes
+
+
+def _records(objects):
+    return objects.to_dict("records") if isinstance(objects, pd.DataFrame) else list(objects)
+
+
+def _parse(words):
+    """Read noun phrases, relations and words on the whole scene out of a list of words.
+
+    Returns:
+        mentions: list of {position: attribute word}, one a noun phrase.
+        relations: list of (position, relation, subject mention, reference mention); an index may
+            lie outside of `mentions` where the caption leaves an object out.
+        scene_words: {position: background or number word}.
+    """
+    mentions, heads, scene_words = [], [], {}
+    pending, copula = {}, False  # attributes whose noun has not come yet; "is" since the last noun
+    for position, word in enumerate([*words, "the"]):  # the last article closes the last phrase
+        if word in SHAPES:
+            mentions.append({**pending, position: word})
+            pending, copula = {}, False
+        elif word in _ATTRIBUTE_OF_WORD:
+            pending[position] = word
+        elif word == "is":
+            copula = True
+        elif word in _ARTICLES or word in CONTENT_WORDS:
+            _close_phrase(mentions, pending, copula)
+            pending, copula = {}, False
+            if word in _RELATION_OF_WORD:
+                heads.append((position, len(mentions)))
+            elif word in CONTENT_WORDS:
+                scene_words[position] = word
+    return mentions, _resolve_relations(words, heads), scene_words
+
+
+def _close_phrase(mentions, attributes, copula):
+    """Give attributes without a noun to what they are said of: "the circle is small"."""
+    if attributes and copula and mentions:
+        mentions[-1].update(attributes)
+    elif attributes:
+        mentions.append(attributes)
+
+
+def _resolve_relations(words, heads):
+    """Find subject and reference of each relation word from the number of mentions before it."""
+    relations = []
+    for position, num_before in heads:
+        before = position - 1
+        while before >= 0 and words[before] in _LINKS_OF_RELATION:
+            before -= 1
+        if num_before == 0:  # "left of a square is a circle"
+            subject, reference = 1, 0
+        elif relations and words[before] == "and":  # "a circle is left of ... and above ..."
+            subject, reference = relations[-1][2], num_before
+        else:
+            subject, reference = num_before - 1, num_before
+        relations.append((position, _RELATION_OF_WORD[words[position]], subject, reference))
+    return relations
+
+
+def _best_readings(parsed, objects):
+    """The positions of the true words under the best assignments, and all of these assignments.
+
+    An assignment gives every mention the index of another object, or None where the caption
+    mentions more objects than there are.
+    """
+    mentions, relations, scene_words = parsed
+    true_of_scene = {COUNTS[len(objects) - 1], objects[0].get("background")}
+    true_words = {position for position, word in scene_words.items() if word in true_of_scene}
+    best, readings = set(), []
+    for meaning in _assignments(len(mentions), len(objects)):
+        correct = set()
+        for mention, index in zip(mentions, meaning, strict=True):
+            if index is not None:
+                correct |= {
+                    position
+                    for position, word in mention.items()
+                    if objects[index][_ATTRIBUTE_OF_WORD[word]] == word
+                }
+        for position, relation, *pair in relations:
+            pair = [meaning[m] if m < len(meaning) else None for m in pair]
+            if None not in pair and relation_between(*(objects[i] for i in pair)) == relation:
+                correct.add(position)
+        if len(correct) > len(best) or not readings:
+            best, readings = correct, []
+        if len(correct) == len(best):
+            readings.append(meaning)
+    return best | true_words, readings
+
+
+def _assignments(num_mentions, num_objects):
+    """Every way to lay as many mentions as possible on different objects."""
+    if num_mentions <= num_objects:
+        yield from itertools.permutations(range(num_objects), num_mentions)
+        return
+    for places in itertools.permutations(range(num_mentions), num_objects):
+        meaning = np.full(num_mentions, None)
+        meaning[list(places)] = range(num_objects)
+        yield tuple(meaning)
