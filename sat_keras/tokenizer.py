@@ -1,0 +1,350 @@
+"""Captions to token ids and back.
+
+One `Tokenizer` serves training, inference and scoring, so that the three cannot disagree about
+what a word is. Normalisation runs in TensorFlow ops and so inside `tf.data`; TensorFlow and
+tensorflow-text are imported when the first caption is normalised and not before:
+`Tokenizer.detokenize`, the vocabulary and the configuration need NumPy alone.
+"""
+
+import collections
+import dataclasses
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+PAD_ID = 0
+UNK_ID = 1
+START_ID = 2
+END_ID = 3
+SPECIAL_TOKENS = ("", "<unk>", "<start>", "<end>")  # at the ids above
+
+# While punctuation is removed, two private-use characters (the text's own are blanked first)
+# stand for a full stop and an apostrophe that belong to a word.
+_STOP, _APOSTROPHE = "\ue000", "\ue001"
+_ABBREVIATION = r"\b([a-z])\.([a-z])\b", rf"\1{_STOP}\2"
+_CLITIC = r"'(s|m|d|ll|re|ve)([ '-])", rf" {_APOSTROPHE}\1 \2"
+
+# The rewrites, in order. RE2 has no look-around: doubled spaces give every word a blank of its
+# own on both sides, and a rule whose matches may overlap (u.s.a, he'd've) is applied again.
+_REWRITES = (
+    (r"[\p{C}\p{Z}\s]", " "),  # controls, private use and every kind of blank
+    (r"[‘’‛′`]", "'"),
+    (r"[‐‑−]", "-"),
+    (r"⁄", "/"),  # from the folding of vulgar fractions
+    (r"[^\p{L}\p{M}\p{N} './,:_#&%=+@$-]", " "),  # punctuation, brackets, emoji, dashes
+    (r"([#&%=+@$])", r" \1 "),  # symbols read aloud are words of their own
+    (r"[-_/']{2,}", " "),
+    # Full stops, commas and colons stay inside numbers and abbreviations: 1,000 3:45 u.s. mr.
+    _ABBREVIATION,
+    _ABBREVIATION,
+    (rf"({_STOP}[a-z]|\b(?:mrs?|ms|dr|st|jr|sr))\.", rf"\1{_STOP}"),
+    (r"[.,:]{2,}", " "),
+    (r"(^|[^0-9])[.,:]", r"\1 "),
+    (r"[.,:]([^0-9]|$)", r" \1"),
+    # Apostrophes, hyphens and slashes stay inside words, clitics are words of their own.
+    (r"^|$| ", "  "),
+    (r" 'n' ", f" {_APOSTROPHE}n{_APOSTROPHE} "),
+    (r"[-_/']+ ", " "),
+    (r" '(em|[0-9]0s) ", rf" {_APOSTROPHE}\1 "),
+    (r"([a-z])(?:n't)+([ '-])", rf"\1 n{_APOSTROPHE}t \2"),
+    _CLITIC,
+    _CLITIC,
+    (r" [-_/']+", " "),
+    (r" (can)(not) | (gon|wan)(na) | (got)(ta) | (gim|lem)(me) ", r" \1\3\5\7 \2\4\6\8 "),
+    (_STOP, "."),
+    (_APOSTROPHE, "'"),
+    (r" +", " "),
+)
+
+
+def normalize(captions: Any) -> Any:
+    """Lower-case captions and separate their words by single spaces.
+
+    The words are those of coco-caption, whose scores are the field's: lower case, Penn Treebank
+    clitics (`"don't"` is `do n't`, `"dog's"` is `dog 's`), hyphenated words whole (`t-shirt`),
+    punctuation removed. In the 40,460 captions of Flickr8k, all but a few agree with its Java
+    tokenizer; the differences are meant: brackets vanish where the toolkit leaves `-lrb-` in,
+    and Unicode's variants of a character are one (NFKC and case folding).
+
+    Normalising twice changes nothing. Invalid UTF-8 counts as blank.
+
+    Args:
+        captions: a string, a sequence of strings, or a `tf.Tensor` or `tf.RaggedTensor` of
+            strings of any shape (also inside `tf.data.Dataset.map`).
+
+    Returns:
+        The normalised captions: `str` for a string, `list[str]` for a sequence and a tensor of
+        the same shape for a tensor.
+
+    Raises:
+        ImportError: if tensorflow-text is absent or made for another TensorFlow.
+        ValueError: if a caption is not a string.
+
+    Example:
+    >>> normalize("A man's T-shirt, isn't red.")
+    "a man 's t-shirt is n't red"
+    """
+    tf, tf_text = _import_tensorflow_text()
+    if not isinstance(captions, (tf.Tensor, tf.RaggedTensor)):
+        single = isinstance(captions, str)
+        words = _normalize_strings(tf, tf_text, _string_tensor(tf, captions))
+        decoded = [text.decode() for text in np.ravel(words.numpy())]
+        return decoded[0] if single else decoded
+    if isinstance(captions, tf.RaggedTensor):
+        rewrite = functools.partial(_normalize_strings, tf, tf_text)
+        return tf.ragged.map_flat_values(rewrite, captions)
+    return _normalize_strings(tf, tf_text, captions)
+
+
+@keras.saving.register_keras_serializable(package="sat_keras")
+@dataclasses.dataclass(frozen=True, repr=False)
+class Tokenizer:
+    """Captions to token ids and back, over a fixed vocabulary.
+
+    1. `normalize` the caption: lower case, words separated by spaces, no punctuation.
+    2. Put `<start>` before and `<end>` after it.
+    3. Look every word up; one outside the vocabulary becomes `<unk>`.
+
+    Ids: 0 padding, 1 `<unk>`, 2 `<start>`, 3 `<end>` (`PAD_ID`, `UNK_ID`, `START_ID`, `END_ID`),
+    then the words. A tokenizer never changes; two with one vocabulary are equal.
+
+    Args:
+        vocabulary: the tokens in the order of their ids, the four of `SPECIAL_TOKENS` first.
+
+    Raises:
+        ValueError: if the vocabulary lacks a special token, repeats a token, or holds an empty
+            one, one with a blank in it, or something that is not a string.
+
+    Example:
+    >>> tokenizer = Tokenizer.from_captions(["A dog runs.", "A dog's bone."])
+    >>> tokenizer(["A dog", "A cat runs"]).to_list()
+    [[2, 4, 5, 3], [2, 4, 1, 8, 3]]
+    >>> tokenizer.detokenize([[2, 4, 5, 3], [4, 1, 8, 3, 0]])
+    ['a dog', 'a <unk> runs']
+
+    Reference: Xu et al., 2015, section 3.1.1 (a caption as a sequence of K-way words) and
+    section 4.3 (vocabulary of K = 10,000).
+    """
+
+    vocabulary: Sequence[str]
+
+    normalize = staticmethod(normalize)
+
+    def __post_init__(self):
+        if isinstance(self.vocabulary, (str, bytes, Mapping)):
+            raise ValueError(
+                "`vocabulary` must be a sequence of strings in the order of their ids. "
+                f"Received: vocabulary={self.vocabulary!r:.80}"
+            )
+        vocabulary = tuple(self.vocabulary)
+        _check_vocabulary(vocabulary)
+        object.__setattr__(self, "vocabulary", vocabulary)  # the class is frozen
+
+    @classmethod
+    def from_captions(
+        cls, captions: Iterable[str], vocabulary_size: int | None = None, min_count: int = 1
+    ) -> "Tokenizer":
+        """A tokenizer for the words of captions, by falling frequency (ties: alphabetical).
+
+        Args:
+            captions: raw captions, of the training split alone.
+            vocabulary_size: at most so many tokens, the four special ones included. `None`:
+                no bound.
+            min_count: words that occur fewer times become `<unk>`.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            ValueError: if there are no captions, one is not a string, or a bound is too small.
+        """
+        if vocabulary_size is not None and vocabulary_size <= len(SPECIAL_TOKENS):
+            raise ValueError(
+                f"`vocabulary_size` must exceed {len(SPECIAL_TOKENS)}, the number of special "
+                f"tokens. Received: vocabulary_size={vocabulary_size}"
+            )
+        if min_count < 1:
+            raise ValueError(f"`min_count` must be at least 1. Received: min_count={min_count}")
+        captions = list(captions)
+        if not captions:
+            raise ValueError(
+                "A vocabulary needs at least one caption; check the table's training split. "
+                "Received: no captions"
+            )
+        counts = collections.Counter(" ".join(normalize(captions)).split())
+        frequent = sorted(
+            (word for word, count in counts.items() if count >= min_count),
+            key=lambda word: (-counts[word], word),
+        )
+        return cls((*SPECIAL_TOKENS, *frequent)[:vocabulary_size])
+
+    def __call__(self, captions: Any) -> Any:
+        """Token ids of captions, `<start>` and `<end>` included.
+
+        Args:
+            captions: a string, a sequence of strings, or a tensor of strings, raw.
+
+        Returns:
+            int32 ids: a `tf.RaggedTensor` of shape `(batch_size, None)` for a sequence, with one
+            more ragged axis than a tensor of captions, and a `tf.Tensor` of shape `(steps,)`
+            for one string.
+
+        Raises:
+            ImportError: if tensorflow-text is absent or made for another TensorFlow.
+            ValueError: if a caption is not a string.
+        """
+        tf, _ = _import_tensorflow_text()
+        if not isinstance(captions, (tf.Tensor, tf.RaggedTensor)):
+            captions = _string_tensor(tf, captions)
+        start, end = SPECIAL_TOKENS[START_ID], SPECIAL_TOKENS[END_ID]
+        # A caption cannot smuggle in a special token: normalisation removes angle brackets.
+        text = tf.strings.join([start, normalize(captions), end], separator=" ")
+        return self._table.lookup(tf.strings.split(text))
+
+    def detokenize(self, token_ids: Any) -> Any:
+        """Captions of token ids. Needs no TensorFlow.
+
+        A caption stops at the first `<end>`; `<start>` and padding are left out.
+
+        Args:
+            token_ids: integers of shape `(steps,)` or `(batch_size, steps)`: arrays, tensors,
+                ragged tensors or nested lists with rows of any length. More leading axes are
+                allowed.
+
+        Returns:
+            The words joined by spaces: `str` for `(steps,)`, `list[str]` for
+            `(batch_size, steps)`, lists of lists for more axes.
+
+        Raises:
+            ValueError: if an id is not an integer or lies outside the vocabulary.
+        """
+        if hasattr(token_ids, "to_list"):  # tf.RaggedTensor
+            token_ids = token_ids.to_list()
+        if not isinstance(token_ids, (list, tuple)):
+            token_ids = keras.ops.convert_to_numpy(token_ids)
+        if any(np.ndim(row) or isinstance(row, (list, tuple)) for row in token_ids):
+            return [self.detokenize(row) for row in token_ids]
+        if isinstance(token_ids, np.ndarray) and token_ids.ndim > 1:
+            return []  # no rows at all
+        return self._sentence(np.asarray(token_ids))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number K of tokens, the four special ones included."""
+        return len(self.vocabulary)
+
+    def get_vocabulary(self) -> list[str]:
+        """The tokens in the order of their ids."""
+        return list(self.vocabulary)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` and a `.keras` file need, in JSON's types."""
+        return {"vocabulary": list(self.vocabulary)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Tokenizer":
+        """The tokenizer of a `get_config`."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocabulary_size={self.vocabulary_size})"
+
+    def __reduce__(self):
+        return type(self), (self.vocabulary,)  # the lookup table is rebuilt, not copied
+
+    def _sentence(self, token_ids: np.ndarray) -> str:
+        if token_ids.size == 0:
+            return ""
+        if token_ids.dtype.kind not in "iu":
+            raise ValueError(f"Token ids must be integers. Received: dtype={token_ids.dtype}")
+        if token_ids.min() < 0 or token_ids.max() >= self.vocabulary_size:
+            raise ValueError(
+                f"Token ids must lie in [0, {self.vocabulary_size}), the vocabulary's; ids of "
+                "another model need that model's tokenizer. Received: ids from "
+                f"{token_ids.min()} to {token_ids.max()}"
+            )
+        ended = np.maximum.accumulate(token_ids == END_ID)
+        kept = token_ids[~ended & (token_ids != PAD_ID) & (token_ids != START_ID)]
+        return " ".join(self.vocabulary[token_id] for token_id in kept)
+
+    @functools.cached_property
+    def _table(self):
+        tf, _ = _import_tensorflow_text()
+        with tf.init_scope():  # not a part of the graph in which it is first used
+            ids = tf.range(self.vocabulary_size, dtype=tf.int32)
+            initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(self.vocabulary), ids)
+            return tf.lookup.StaticHashTable(initializer, default_value=UNK_ID)
+
+
+def _import_tensorflow_text():
+    try:
+        import tensorflow as tf
+        import tensorflow_text as tf_text
+    # A tensorflow-text made for another TensorFlow fails with tf.errors.NotFoundError.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ImportError(
+            "Normalising captions needs TensorFlow and the tensorflow-text of its minor version: "
+            "`pip install tensorflow-text==2.N.*` for TensorFlow 2.N (on Windows, which has no "
+            "wheels of it, use WSL 2). Detokenizing and saved vocabularies work without it. "
+            f"Received: {reason}"
+        ) from error
+    return tf, tf_text
+
+
+def _string_tensor(tf, captions: str | Iterable[str]):
+    if isinstance(captions, str):
+        return tf.constant(_encode([captions])[0])
+    return tf.constant(_encode(captions), dtype=tf.string)
+
+
+def _encode(captions: Iterable[str]) -> list[bytes]:
+    encoded = []
+    for row, caption in enumerate(captions):
+        if not isinstance(caption, (str, bytes)):
+            raise ValueError(
+                "Every caption must be a string; drop the table's rows without one. "
+                f"Received: {caption!r:.80} ({type(caption).__name__}) at position {row}"
+            )
+        # Lone surrogates are text in Python but not in UTF-8; blanks like other invalid bytes.
+        is_text = isinstance(caption, str)
+        encoded.append(caption.encode("utf-8", "replace") if is_text else caption)
+    return encoded
+
+
+def _normalize_strings(tf, tf_text, captions):
+    captions = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", replacement_char=0x20)
+    captions = tf.strings.regex_replace(captions, "´", "'")  # folding would make it two marks
+    captions = tf_text.case_fold_utf8(captions)  # NFKC_Casefold: NFKC is included
+    for pattern, rewrite in _REWRITES:
+        captions = tf.strings.regex_replace(captions, pattern, rewrite)
+    return tf.strings.strip(captions)
+
+
+def _check_vocabulary(vocabulary: tuple) -> None:
+    for token_id, token in enumerate(vocabulary):
+        if not isinstance(token, str):
+            raise ValueError(
+                "Every token of a vocabulary must be a string. "
+                f"Received: {token!r:.80} ({type(token).__name__}) at id {token_id}"
+            )
+    if vocabulary[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
+        raise ValueError(
+            f"A vocabulary must begin with the special tokens {list(SPECIAL_TOKENS)}; "
+            "`Tokenizer.from_captions` puts them there. "
+            f"Received: {list(vocabulary[: len(SPECIAL_TOKENS)])}"
+        )
+    for token_id, token in enumerate(vocabulary[1:], start=1):
+        if token.split() != [token]:
+            raise ValueError(
+                f"A token must be a word without blanks. Received: {token!r:.80} at id {token_id}"
+            )
+    token, count = max(collections.Counter(vocabulary).items(), key=operator.itemgetter(1))
+    if count > 1:
+        raise ValueError(
+            f"A vocabulary must hold every token once. Received: {token!r:.80} {count} times"
+        )
