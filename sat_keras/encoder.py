@@ -370,11 +370,8 @@ class ImageEncoder(keras.Layer):
         >>> len(encoder.fingerprint())
         12
         """
-        if self._is_own:
-            architecture = _architecture(self.cnn)  # ends at the layer
-        else:
-            architecture = [self.cnn_name, self.layer]
-        settings = [architecture, self.resize, self.image_size, self.compute_dtype]
+        architecture = _architecture(self.cnn) if self._is_own else self.cnn_name
+        settings = [architecture, self.layer, self.resize, self.image_size, self.compute_dtype]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for weight in self.cnn.weights:
             value = np.ascontiguousarray(ops.convert_to_numpy(weight))
@@ -387,7 +384,7 @@ class ImageEncoder(keras.Layer):
         cnn = keras.saving.serialize_keras_object(self.cnn) if self._is_own else self.cnn_name
         config = {
             "cnn": cnn,
-            "layer": self.layer if not self._is_own else None,  # the model was cut there already
+            "layer": self.layer,
             "weights": None,
             "resize": self.resize,
             "image_size": self.image_size,
@@ -422,7 +419,7 @@ def _default_image_size(cnn):
         return _SCENES_IMAGE_SIZE
     if not isinstance(cnn, keras.Model):
         return _DEFAULT_IMAGE_SIZE
-    shape = cnn.input_shape
+    shape = getattr(cnn, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
         raise ValueError(
             "Your own CNN must have one input, square RGB pictures of shape "
@@ -518,7 +515,7 @@ def _cut(model, layer, name):
         raise ValueError(
             f"{name} has no such layer; near ones are {', '.join(near)}. Received: layer={layer!r}"
         )
-    return keras.Model(model.inputs, model.get_layer(layer).output, name=model.name)
+    return keras.Model(model.input, model.get_layer(layer).output, name=model.name)
 
 
 def _grid_of(model, image_size, name, layer):
