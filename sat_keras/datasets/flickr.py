@@ -1,0 +1,232 @@
+"""Flickr8k and Flickr30k.
+
+What the official files hold beyond the plain case, and what becomes of it:
+
+- captions of `2258277193_586949ec62.jpg.1`, which is no picture, and of the 92 Flickr8k pictures
+  in no split are left out;
+- trailing blanks and empty lines in the split lists are ignored, as is a picture listed twice;
+- `2851198725_37b6027625.jpg` and `3050606344_af711c726c.jpg` (both in train) are one picture under
+  two names with ten captions: both are kept, as everybody's scores rest on 6,000 pictures;
+- `1798209205_77dbf525b0.jpg` (train) is damaged in its lower half and kept;
+- one line of the `results.csv` that goes round for Flickr30k lacks its second `|` and is read.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from sat_keras.datasets.download import Archive, DataFolder
+from sat_keras.datasets.tables import SPLITS, caption_table, check_split, karpathy_pictures
+
+_FLICKR8K_MIRRORS = (
+    "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/",
+    "http://nlp.cs.illinois.edu/HockenmaierGroup/Framing_Image_Description/",
+)
+FLICKR8K_TEXT = Archive(
+    name="Flickr8k_text.zip",
+    size="2 MB",
+    urls=tuple(f"{mirror}Flickr8k_text.zip" for mirror in _FLICKR8K_MIRRORS),
+    md5="bf6c1abcb8e4a833b7f922104de18627",
+)
+FLICKR8K_IMAGES = Archive(
+    name="Flickr8k_Dataset.zip",
+    size="1.1 GB",
+    urls=tuple(f"{mirror}Flickr8k_Dataset.zip" for mirror in _FLICKR8K_MIRRORS),
+    md5="f18a1e2920de5bd84dae7cf08ec78978",
+)
+FLICKR30K_IMAGES = Archive(
+    name="flickr30k-images.tar.gz",
+    size="4.1 GB",
+    page="https://shannon.cs.illinois.edu/DenotationGraph/ (a form to fill in)",
+    other_names=("flickr30k-images.tar", "flickr30k_images.zip", "flickr30k-images.zip"),
+)
+
+_IMAGES_8K = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")  # sic: Flicker
+_IMAGES_30K = ("flickr30k-images", "flickr30k_images", "Images", "images")
+_TOKENS_30K = ("results_20130124.token", "results.csv")
+
+_TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#(?P<number>\d+)\t\s*(?P<caption>\S.*)")
+_CSV_LINE = re.compile(r"(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*\|?\s*(?P<caption>\S.*)")
+_CSV_HEADER = "image_name"
+
+
+def load_flickr8k(
+    data_dir: str | os.PathLike = "data/flickr8k",
+    splits: str | os.PathLike | None = None,
+    only: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    download: bool = True,
+) -> pd.DataFrame:
+    """Load Flickr8k: 8,000 photos with five captions each, 6,000 / 1,000 / 1,000 in the splits.
+
+    The official archives `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` are used from `data_dir`,
+    packed or unpacked, and downloaded only if they are not there.
+
+    Args:
+        data_dir: folder with the archives or what was in them.
+        splits: None for the official split lists, "karpathy" for `dataset_flickr8k.json` from
+            `data_dir` (or downloaded), or the path of such a file.
+        only: "train", "dev" or "test" to load that split alone; None for all.
+        cache_dir: folder to unpack and download into. Defaults to `data_dir` or, where that is
+            write-protected, to `data/flickr8k` in the working directory.
+        download: whether missing archives may be downloaded.
+
+    Returns:
+        DataFrame with one row a caption: `image` (path), `image_id` (file name without suffix),
+        `caption`, `split`. Captions whose picture is missing are left out with a warning.
+
+    Raises:
+        FileNotFoundError: a file is missing, or a split asked for alone (or the whole set) has no
+            picture.
+        ValueError: an archive is damaged or a line of a caption file cannot be read.
+
+    Example:
+    ```python
+    captions = load_flickr8k("data/flickr8k", only="dev")
+    ```
+
+    Reference:
+        Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", 2013.
+    """
+    check_split(only)
+    folder = DataFolder(data_dir, "flickr8k", cache_dir, download)
+    images = folder.require(_IMAGES_8K, FLICKR8K_IMAGES)
+    if splits is not None:
+        pictures = karpathy_pictures(splits, folder, "dataset_flickr8k.json")
+        return caption_table(_karpathy_rows(pictures, images), "Flickr8k", only)
+    token_file = folder.require(("Flickr8k.token.txt",), FLICKR8K_TEXT)
+    captions = read_captions(token_file)
+    rows, split_of, uncaptioned = [], {}, []
+    for split in SPLITS:
+        path = token_file.parent / f"Flickr_8k.{split}Images.txt"
+        for image in _read_split_list(path):
+            if split_of.setdefault(image, split) != split:
+                raise ValueError(
+                    f"The picture {image} is listed as {split_of[image]} and, in {path}, as "
+                    f"{split}; delete one of the two lines. Received: {image}"
+                )
+            if image not in captions:
+                uncaptioned.append(image)
+            rows += [
+                (images / image, Path(image).stem, text, split) for text in captions.get(image, ())
+            ]
+    if uncaptioned:
+        warnings.warn(
+            f"Flickr8k: {len(uncaptioned)} listed pictures have no caption in {token_file} and are "
+            f"left out, the first is {uncaptioned[0]}.",
+            stacklevel=2,
+        )
+    return caption_table(rows, "Flickr8k", only)
+
+
+def load_flickr30k(
+    data_dir: str | os.PathLike = "data/flickr30k",
+    splits: str | os.PathLike | None = "karpathy",
+    only: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    download: bool = True,
+) -> pd.DataFrame:
+    """Load Flickr30k: 31,014 photos with five captions each, 29,000 / 1,014 / 1,000 in the splits.
+
+    Flickr30k has no official split; everybody uses Karpathy's. The captions are read from
+    `results_20130124.token` or `results.csv` where one of them is in `data_dir`, and from the
+    split file otherwise. The pictures have to be put into `data_dir` by hand: their owners ask for
+    a form to be filled in.
+
+    Args:
+        data_dir: folder with `flickr30k-images.tar.gz` or the unpacked `flickr30k-images`.
+        splits: "karpathy" (or None, which means the same) for `dataset_flickr30k.json` from
+            `data_dir` (or downloaded), or the path of such a file.
+        only: "train", "dev" or "test" to load that split alone; None for all.
+        cache_dir: folder to unpack and download into. Defaults to `data_dir` or, where that is
+            write-protected, to `data/flickr30k` in the working directory.
+        download: whether the split file may be downloaded.
+
+    Returns:
+        DataFrame as of `load_flickr8k`.
+
+    Raises:
+        FileNotFoundError: a file is missing, or a split asked for alone (or the whole set) has no
+            picture.
+        ValueError: an archive is damaged or a line of a caption file cannot be read.
+
+    Reference:
+        Young, Lai, Hodosh and Hockenmaier, "From image descriptions to visual denotations", 2014.
+    """
+    check_split(only)
+    folder = DataFolder(data_dir, "flickr30k", cache_dir, download)
+    images = folder.require(_IMAGES_30K, FLICKR30K_IMAGES)
+    pictures = karpathy_pictures(splits or "karpathy", folder, "dataset_flickr30k.json")
+    token_file = folder.find(*_TOKENS_30K)
+    if token_file:
+        captions = read_captions(token_file)
+        pictures = [
+            {**picture, "captions": captions.get(picture["filename"], picture["captions"])}
+            for picture in pictures
+        ]
+    return caption_table(_karpathy_rows(pictures, images), "Flickr30k", only)
+
+
+def read_captions(path: str | os.PathLike) -> dict[str, list[str]]:
+    r"""Read a caption file of Flickr8k or Flickr30k.
+
+    Args:
+        path: a file of lines `picture.jpg#0<TAB>caption`, or a `.csv` file of lines
+            `picture.jpg| 0| caption`. Empty lines and the csv's header are passed over.
+
+    Returns:
+        {picture's file name: list of raw captions, in the file's order}.
+
+    Raises:
+        ValueError: a line cannot be read; the message names file, line and remedy.
+    """
+    is_csv = Path(path).suffix == ".csv"
+    pattern = _CSV_LINE if is_csv else _TOKEN_LINE
+    form = "picture.jpg| 0| caption" if is_csv else "picture.jpg#0<TAB>caption"
+    captions: dict[str, list[str]] = {}
+    for number, line in _numbered_lines(path):
+        if is_csv and number == 1 and line.startswith(_CSV_HEADER):
+            continue
+        match = pattern.fullmatch(line)
+        if not match:
+            raise ValueError(
+                f"{path}, line {number}: expected '{form}'; correct or delete this line. "
+                f"Received: {line!r}"
+            )
+        captions.setdefault(match["image"].strip(), []).append(match["caption"])
+    return captions
+
+
+def _read_split_list(path: Path) -> list[str]:
+    """A split's picture names, each once."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The split list {path.name} is missing; get {FLICKR8K_TEXT.name} from "
+            f"{FLICKR8K_TEXT.urls[0]} and put its files into {path.parent}. Received: no {path}"
+        )
+    return list(dict.fromkeys(line for _, line in _numbered_lines(path)))
+
+
+def _numbered_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1."""
+    for number, raw in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: expected UTF-8 text; correct or delete this line. "
+                f"Received: {raw!r}"
+            ) from error
+        if line:
+            yield number, line
+
+
+def _karpathy_rows(pictures: list[dict], images: Path) -> Iterator[tuple[Path, str, str, str]]:
+    for picture in pictures:
+        name = picture["filename"]
+        for caption in picture["captions"]:
+            yield images / name, Path(name).stem, caption, picture["split"]
