@@ -203,7 +203,7 @@ class Tokenizer:
         start, end = SPECIAL_TOKENS[START_ID], SPECIAL_TOKENS[END_ID]
         # A caption cannot smuggle in a special token: normalisation removes angle brackets.
         text = tf.strings.join([start, normalize(captions), end], separator=" ")
-        return self._table.lookup(tf.strings.split(text))
+        return tf.ragged.map_flat_values(self._table.lookup, tf.strings.split(text))
 
     def detokenize(self, token_ids: Any) -> Any:
         """Captions of token ids. Needs no TensorFlow.
