@@ -6,6 +6,7 @@ written by it and checked by it, so that a caption is never scored by another ru
 
 import itertools
 import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = ("plain", "striped", "checkered", "dotted")
 COUNTS = ("one", "two", "three")
 
+Objects = pd.DataFrame | Sequence[Mapping]  # rows of the objects table, in either form
 CAPTIONS_PER_PICTURE = 5
 # A relation is said of two objects only if their distance along its axis is this many times their
 # distance along the other: "left of" lies within 30 degrees of the horizontal.
@@ -54,7 +56,7 @@ _ARTICLES = frozenset(("a", "an", "the"))
 _LINKS_OF_RELATION = frozenset(("is", "to", "the"))
 
 
-def relation_between(a, b):
+def relation_between(a: Mapping, b: Mapping) -> str | None:
     """The relation of object `a` to object `b`, if one is clear.
 
     Args:
@@ -85,7 +87,9 @@ def relation_between(a, b):
     return None
 
 
-def write_captions(objects, background, rng):
+def write_captions(
+    objects: Sequence[Mapping], background: str, rng: np.random.Generator
+) -> list[str]:
     """Write five differently worded, true captions of a scene.
 
     A scene of one object is told by its attributes or its background; a scene of two or three by
@@ -107,7 +111,9 @@ def write_captions(objects, background, rng):
     return [_fill(template, objects, order, background, rng) for template, order in chosen]
 
 
-def _choose_relations(objects, rng):
+def _choose_relations(
+    objects: Sequence[Mapping], rng: np.random.Generator
+) -> list[tuple[str, tuple[int, ...]]]:
     """Five templates, each with the objects it names: (subject, reference[, second reference])."""
     pairs = [
         pair
@@ -121,7 +127,13 @@ def _choose_relations(objects, rng):
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
-def _fill(template, objects, order, background, rng):
+def _fill(
+    template: str,
+    objects: Sequence[Mapping],
+    order: Sequence[int],
+    background: str,
+    rng: np.random.Generator,
+) -> str:
     """Fill a template's fields with the objects in this order; a capital and a full stop."""
     fields = {"background": background, "count": COUNTS[len(objects) - 1]}
     for letter, index in zip("abc", order, strict=False):
@@ -140,11 +152,11 @@ def _fill(template, objects, order, background, rng):
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _with_article(name):
+def _with_article(name: str) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def caption_accuracy(caption, objects):
+def caption_accuracy(caption: str, objects: Objects) -> tuple[int, int]:
     """Count a caption's content words and those that are true of a scene.
 
     Every noun phrase of the caption ("a small red circle") is laid on another object of the scene,
@@ -171,7 +183,7 @@ def caption_accuracy(caption, objects):
     return len(correct), sum(word in CONTENT_WORDS for word in words)
 
 
-def words_to_boxes(words, objects):
+def words_to_boxes(words: Sequence[str], objects: Objects) -> list[tuple | None]:
     """Find the box of the object that each word of a caption names.
 
     Args:
@@ -203,11 +215,11 @@ def words_to_boxes(words, objects):
     return boxes
 
 
-def _records(objects):
+def _records(objects: Objects) -> list[Mapping]:
     return objects.to_dict("records") if isinstance(objects, pd.DataFrame) else list(objects)
 
 
-def _parse(words):
+def _parse(words: Sequence[str]) -> tuple[list[dict], list[tuple], dict[int, str]]:
     """Read noun phrases, relations and words on the whole scene out of a list of words.
 
     Returns:
@@ -236,7 +248,7 @@ def _parse(words):
     return mentions, _resolve_relations(words, heads), scene_words
 
 
-def _close_phrase(mentions, attributes, copula):
+def _close_phrase(mentions: list[dict], attributes: dict[int, str], copula: bool) -> None:
     """Give attributes without a noun to what they are said of: "the circle is small"."""
     if attributes and copula and mentions:
         mentions[-1].update(attributes)
@@ -244,7 +256,7 @@ def _close_phrase(mentions, attributes, copula):
         mentions.append(attributes)
 
 
-def _resolve_relations(words, heads):
+def _resolve_relations(words: Sequence[str], heads: list[tuple[int, int]]) -> list[tuple]:
     """Find subject and reference of each relation word from the number of mentions before it."""
     relations = []
     for position, num_before in heads:
@@ -261,7 +273,7 @@ def _resolve_relations(words, heads):
     return relations
 
 
-def _best_readings(parsed, objects):
+def _best_readings(parsed: tuple, objects: Sequence[Mapping]) -> tuple[set[int], list[tuple]]:
     """The positions of the true words under the best assignments, and all of these assignments.
 
     An assignment gives every mention the index of another object, or None where the caption
@@ -291,7 +303,7 @@ def _best_readings(parsed, objects):
     return best | true_words, readings
 
 
-def _assignments(num_mentions, num_objects):
+def _assignments(num_mentions: int, num_objects: int) -> Iterator[tuple]:
     """Every way to lay as many mentions as possible on different objects."""
     if num_mentions <= num_objects:
         yield from itertools.permutations(range(num_objects), num_mentions)

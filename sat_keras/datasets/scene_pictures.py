@@ -20,7 +20,7 @@ _SHADES = {
 _MAX_TURN = {"circle": 0, "ring": 0, "square": 12, "triangle": 12, "star": 18, "cross": 12}
 
 
-def shape_outline(shape, turn):
+def shape_outline(shape: str, turn: float) -> tuple[list[np.ndarray], np.ndarray]:
     """Polygons of a shape, centred on its box and scaled to a longest side of 1.
 
     Args:
@@ -41,7 +41,7 @@ def shape_outline(shape, turn):
 
 
 @functools.cache
-def _base_polygons(shape):
+def _base_polygons(shape: str) -> list[np.ndarray]:
     if shape == "circle":
         return [_regular_polygon(48)]
     if shape == "ring":
@@ -59,13 +59,13 @@ def _base_polygons(shape):
     return [np.concatenate([quarter @ turn for turn in turns])]
 
 
-def _regular_polygon(num_points):
+def _regular_polygon(num_points: int) -> np.ndarray:
     """Points on the unit circle, clockwise from the top."""
     angles = 2 * np.pi * np.arange(num_points) / num_points
     return np.stack([np.sin(angles), -np.cos(angles)], axis=-1)
 
 
-def paint_background(background, image_size, rng):
+def paint_background(background: str, image_size: int, rng: np.random.Generator) -> np.ndarray:
     """Paint a greyish texture.
 
     Args:
@@ -100,7 +100,14 @@ def paint_background(background, image_size, rng):
     return picture + rng.normal(0, 0.02, picture.shape)
 
 
-def paint_object(picture, polygons, colour, centre, diameter, rng):
+def paint_object(
+    picture: np.ndarray,
+    polygons: list[np.ndarray],
+    colour: str,
+    centre: np.ndarray,
+    diameter: float,
+    rng: np.random.Generator,
+) -> tuple[int, int, int, int]:
     """Paint a shape into `picture`, in place, in a random shade of its colour.
 
     Args:
@@ -133,6 +140,6 @@ def paint_object(picture, polygons, colour, centre, diameter, rng):
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def to_image(picture):
+def to_image(picture: np.ndarray) -> Image.Image:
     """Round a float picture `(height, width, 3)` in 0..1 to an 8-bit RGB `PIL.Image`."""
     return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))

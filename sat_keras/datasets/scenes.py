@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from sat_keras.datasets.scene_pictures import (
     shape_outline,
     to_image,
 )
+from sat_keras.datasets.tables import SPLITS
 
 __all__ = [
     "BACKGROUNDS",
@@ -43,12 +45,12 @@ __all__ = [
     "SIZES",
     "caption_accuracy",
     "draw_scenes",
+    "load_objects",
     "load_scenes",
     "relation_between",
     "words_to_boxes",
 ]
 
-SPLITS = ("train", "dev", "test")
 NUM_IMAGES = {"train": 3000, "dev": 300, "test": 500}
 # One pair for each colour and each shape, in the test split only.
 HELD_OUT_PAIRS = tuple(zip(COLOURS, SHAPES, strict=True))
@@ -67,7 +69,12 @@ _ALIGNED_RATIO = 2.0
 _OBLIQUE_RATIO = 1.4
 
 
-def draw_scenes(directory, num_images=None, image_size=64, seed=0):
+def draw_scenes(
+    directory: str | os.PathLike,
+    num_images: Mapping[str, int] | None = None,
+    image_size: int = 64,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Draw a seeded set of scenes, or load it where it has been drawn before.
 
     Each picture is drawn from its own random stream, given by seed, split and number: a larger set
@@ -114,7 +121,7 @@ def draw_scenes(directory, num_images=None, image_size=64, seed=0):
     return load_scenes(directory)
 
 
-def load_scenes(directory):
+def load_scenes(directory: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Load a set that `draw_scenes` has drawn.
 
     Args:
@@ -146,7 +153,31 @@ def load_scenes(directory):
     return captions, objects
 
 
-def _checked_manifest(num_images, image_size, seed):
+def load_objects(captions: pd.DataFrame) -> pd.DataFrame:
+    """Load the objects in the pictures of a table of drawn scenes.
+
+    Args:
+        captions: captions table of one set, or some rows of it.
+
+    Returns:
+        The objects table, as `draw_scenes` returns it, for the pictures in `captions`.
+
+    Raises:
+        FileNotFoundError: the table's pictures are no drawn scenes.
+
+    Example:
+    ```python
+    captions = load_dataset("scenes", only="test")
+    objects = load_objects(captions)
+    ```
+    """
+    if captions.empty:
+        return pd.DataFrame(columns=list(_OBJECT_COLUMNS))
+    _, objects = load_scenes(Path(captions["image"].iloc[0]).parents[1])
+    return objects[objects["image_id"].isin(set(captions["image_id"]))].reset_index(drop=True)
+
+
+def _checked_manifest(num_images: Mapping[str, int] | None, image_size: int, seed: int) -> dict:
     num_images = NUM_IMAGES if num_images is None else num_images
     if set(num_images) - set(SPLITS) or any(count < 0 for count in num_images.values()):
         raise ValueError(
@@ -169,7 +200,7 @@ def _checked_manifest(num_images, image_size, seed):
     }
 
 
-def _holds(directory, manifest):
+def _holds(directory: Path, manifest: dict) -> bool:
     """Whether the folder holds this very set; an error if it holds anything else."""
     if not directory.exists() or not any(directory.iterdir()):
         return False
@@ -183,7 +214,7 @@ def _holds(directory, manifest):
     return True
 
 
-def _draw_all(directory, manifest):
+def _draw_all(directory: Path, manifest: dict) -> None:
     (directory / "images").mkdir(parents=True)
     captions, objects = [], []
     for split, count in manifest["num_images"].items():
@@ -202,7 +233,7 @@ def _draw_all(directory, manifest):
     (directory / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def _pair_cycle(split, seed):
+def _pair_cycle(split: str, seed: int) -> list[tuple[str, str]]:
     """The colour-shape pairs of a split, shuffled; a picture's first object takes them in turn."""
     pairs = [
         pair
@@ -213,7 +244,9 @@ def _pair_cycle(split, seed):
     return [pairs[i] for i in order]
 
 
-def _draw_scene(pairs, number, image_size, rng):
+def _draw_scene(
+    pairs: Sequence[tuple[str, str]], number: int, image_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[dict], list[str]]:
     """Draw a split's scene of this number: the picture, its objects (mappings), its captions."""
     first = number % len(pairs)
     num_objects = rng.choice((1, 2, 3), p=(0.25, 0.40, 0.35))
@@ -235,7 +268,9 @@ def _draw_scene(pairs, number, image_size, rng):
     return picture, things, write_captions(things, background, rng)
 
 
-def _lay_out(extents, image_size, rng, num_tries=100):
+def _lay_out(
+    extents: Sequence[np.ndarray], image_size: int, rng: np.random.Generator, num_tries: int = 100
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Choose sizes and places so that nothing overlaps and every relation is clear or absent.
 
     Args:
