@@ -192,8 +192,8 @@ def words_to_boxes(words: Sequence[str], objects: Objects) -> list[tuple | None]
 
     Returns:
         List as long as `words`: `(x0, y0, x1, y1)` in pixels where the word is a shape's name and
-        that noun phrase, by its attributes and relations, can mean only one object of that shape;
-        None for every other word.
+        its noun phrase, by as many of its attributes and relations as are true, can mean only one
+        object of that shape; None for every other word.
 
     Example:
     >>> circle = dict(colour="red", shape="circle", size="small", x0=0, y0=0, x1=9, y1=9)
@@ -202,8 +202,12 @@ def words_to_boxes(words: Sequence[str], objects: Objects) -> list[tuple | None]
     """
     words = [re.sub(r"[^a-z]", "", word.lower()) for word in words]
     objects = _records(objects)
-    mentions = _parse(words)[0]
-    _, readings = _best_readings(_parse(words), objects)
+    parsed = _parse(words)
+    mentions = parsed[0]
+    _, readings = _best_readings(parsed, objects)
+    # "A blue star", where there are a blue circle and a red star, names the star.
+    num_named = [_num_nouns_right(mentions, meaning, objects) for meaning in readings]
+    readings = [r for r, num in zip(readings, num_named, strict=True) if num == max(num_named)]
     boxes = [None] * len(words)
     for mention, meanings in zip(mentions, zip(*readings, strict=True), strict=True):
         if len(set(meanings)) > 1 or meanings[0] is None:
@@ -213,6 +217,13 @@ def words_to_boxes(words: Sequence[str], objects: Objects) -> list[tuple | None]
             if word == meant["shape"]:
                 boxes[position] = tuple(meant[side] for side in ("x0", "y0", "x1", "y1"))
     return boxes
+
+
+def _num_nouns_right(mentions: list[dict], meaning: tuple, objects: Sequence[Mapping]) -> int:
+    return sum(
+        index is not None and objects[index]["shape"] in mention.values()
+        for mention, index in zip(mentions, meaning, strict=True)
+    )
 
 
 def _records(objects: Objects) -> list[Mapping]:
