@@ -75,9 +75,10 @@ def _keep_existing(table: pd.DataFrame, name: str, only: str | None) -> pd.DataF
     exists = table["image"].isin(there)
     pictures = table.assign(exists=exists).drop_duplicates("image")
     counts = pictures.groupby("split")["exists"].agg(["size", "sum"])
+    sizes = [(split, *counts.loc[split]) for split in SPLITS if split in counts.index]
     missing = [
         f"{size - found} of the {size} {split} pictures"
-        for split, size, found in counts.itertuples()
+        for split, size, found in sizes
         if found < size
     ]
     if not exists.any():
