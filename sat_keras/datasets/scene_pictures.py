@@ -14,7 +14,7 @@ _SHADES = {
     "yellow": ((50, 58), (0.75, 1.0), (0.88, 1.0)),
     "green": ((105, 145), (0.65, 1.0), (0.45, 0.80)),
     "blue": ((208, 232), (0.75, 1.0), (0.65, 1.0)),
-    "purple": ((276, 298), (0.60, 0.9), (0.55, 0.85)),
+    "purple": ((272, 290), (0.70, 0.95), (0.50, 0.80)),
 }
 # Degrees a shape may be turned by, either way, without becoming another.
 _MAX_TURN = {"circle": 0, "ring": 0, "square": 12, "triangle": 12, "star": 18, "cross": 12}
