@@ -1,0 +1,384 @@
+"""The feature cache: the encoder's own numbers, computed once, whatever happens in between."""
+
+import json
+from collections import namedtuple
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import ops
+from PIL import Image
+
+from sat_keras.encoder import ImageEncoder
+from sat_keras.features import FeatureCache, extract_features
+from sat_keras.images import load_image
+
+tf = pytest.importorskip("tensorflow")
+
+
+def make_encoder(seed=0, resize="crop"):
+    """A grid of 4 x 4 regions of 3 features: records of 96 bytes."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(3, 3, strides=2, padding="same", name="last")(x)
+    return ImageEncoder(keras.Model(inputs, x, name="tiny"), "last", resize=resize)
+
+
+class CountingEncoder(ImageEncoder):
+    """Counts the pictures it encodes, and fails after some if told to.
+
+    It shares its CNN with the encoder it wraps, and so its fingerprint too.
+    """
+
+    def __init__(self, encoder, fail_after=None):
+        super().__init__(encoder.cnn, "last", resize=encoder.resize)
+        self.counter = {"pictures": 0}
+        self.fail_after = fail_after
+
+    def call(self, images, training=False):
+        def count(images):
+            if self.fail_after is not None and self.counter["pictures"] >= self.fail_after:
+                raise RuntimeError("killed")
+            self.counter["pictures"] += len(images)
+            return images
+
+        shape = images.shape
+        images = tf.numpy_function(count, [images], images.dtype)
+        images.set_shape(shape)
+        return super().call(images, training)
+
+    @property
+    def encoded(self):
+        return self.counter["pictures"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Ten pictures of odd sizes, two captions each."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for i in range(10):
+        height, width = generator.integers(6, 20, 2)
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        path = tmp_path / "pictures" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        rows += [{"image": str(path), "image_id": f"id{i}", "caption": c} for c in "ab"]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "features"
+
+
+def extract(table, encoder, folder, **options):
+    options = {"batch_size": 2, "shard_size": 4, "progress": False, **options}
+    return extract_features(table, encoder, folder, **options)
+
+
+def expected_features(table, encoder, flip=False):
+    """By hand: file, resize, flip, encode, picture by picture."""
+    rows = []
+    for path in table["image"].unique():
+        image = ops.convert_to_numpy(encoder.resize_images(load_image(path)))
+        image = image[:, ::-1] if flip else image
+        rows.append(ops.convert_to_numpy(encoder(image[None]))[0].astype(np.float16))
+    return np.stack(rows)
+
+
+def assert_features(cache, table, encoder):
+    keys = list(table["image_id"].unique())
+    result = np.stack([x.numpy() for x in cache.dataset(keys)])
+    np.testing.assert_allclose(result, expected_features(table, encoder), rtol=2e-3, atol=1e-4)
+
+
+# What is stored
+
+
+def test_features_are_the_encoders_in_the_order_of_the_keys(table, folder):
+    encoder = make_encoder()
+    cache = extract(table, encoder, folder)
+    assert_features(cache, table, encoder)
+    assert cache.keys == [f"id{i}" for i in range(10)]
+    assert len(cache) == 10
+    assert "id3" in cache
+    assert "id10" not in cache
+    assert (cache.grid_shape, cache.num_regions, cache.feature_dim) == ((4, 4), 16, 3)
+    assert cache.dataset(["id1"]).element_spec == tf.TensorSpec((16, 3), tf.float16)
+
+
+def test_any_order_may_be_read(table, folder):
+    encoder = make_encoder()
+    cache = extract(table, encoder, folder)
+    features = dict(zip(cache.keys, expected_features(table, encoder), strict=True))
+    keys = [f"id{i}" for i in np.random.default_rng(1).integers(0, 10, 40)]
+    expected = np.stack([features[key] for key in keys])
+    one_by_one = np.stack(list(cache.dataset(keys).as_numpy_iterator()))
+    np.testing.assert_allclose(one_by_one, expected, rtol=2e-3, atol=1e-4)
+    positions = cache.lookup(keys)
+    assert (positions.dtype, positions.shape) == (np.int64, (40,))
+    np.testing.assert_array_equal(cache.read(positions), one_by_one)
+    batches = tf.data.Dataset.from_tensor_slices(positions).batch(7).map(cache.read)
+    np.testing.assert_array_equal(np.concatenate(list(batches)), one_by_one)
+
+
+def test_a_reader_needs_no_encoder(table, folder):
+    encoder = make_encoder()
+    cache = extract(table, encoder, folder)
+    for arguments in ((folder,), (cache.directory,), (folder, encoder)):
+        reopened = FeatureCache(*arguments)
+        assert_features(reopened, table, encoder)
+        assert reopened.fingerprint == encoder.fingerprint()
+
+
+def test_mapping_of_paths(table, folder):
+    encoder = make_encoder()
+    cache = extract(dict(zip(table["image_id"], table["image"], strict=True)), encoder, folder)
+    assert_features(cache, table, encoder)
+
+
+def test_mirrored_views_are_flipped_after_resizing(table, folder):
+    encoder = make_encoder()
+    cache = extract(table, encoder, folder, mirror=True)
+    assert_features(cache, table, encoder)
+    result = cache.read(cache.lookup(cache.keys, mirror=True)).numpy()
+    expected = expected_features(table, encoder, flip=True)
+    np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-4)
+    assert len(cache) == 10
+
+
+# What is not computed again
+
+
+def test_second_run_computes_nothing(table, folder):
+    encoder = CountingEncoder(make_encoder())
+    extract(table, encoder, folder)
+    assert encoder.encoded == 10
+    extract(table, encoder, folder)
+    assert encoder.encoded == 10
+
+
+def test_new_pictures_and_views_are_added(table, folder):
+    encoder = CountingEncoder(make_encoder())
+    first = extract(table[table["image_id"] < "id4"], encoder, folder)
+    assert encoder.encoded == 4
+    positions = first.lookup(["id2", "id0"])
+    cache = extract(table, encoder, folder)
+    assert encoder.encoded == 10
+    assert_features(cache, table, make_encoder())
+    np.testing.assert_array_equal(cache.lookup(["id2", "id0"]), positions)
+    extract(table, encoder, folder, mirror=True)
+    assert encoder.encoded == 20
+
+
+def test_changed_picture_is_computed_again(table, folder):
+    encoder = CountingEncoder(make_encoder())
+    extract(table, encoder, folder)
+    Image.new("RGB", (9, 9), "red").save(table["image"][6])  # id3
+    cache = extract(table, encoder, folder)
+    assert encoder.encoded == 11
+    assert len(cache) == 10
+    assert_features(cache, table, make_encoder())
+
+
+@pytest.mark.parametrize("fail_after", [2, 4, 6, 8])
+def test_stopped_run_is_resumed(table, folder, fail_after):
+    """After an error all that was computed is there: the rest, and only that, is computed."""
+    with pytest.raises(Exception, match="killed"):
+        extract(table, CountingEncoder(make_encoder(), fail_after), folder)
+    encoder = CountingEncoder(make_encoder())
+    assert len(FeatureCache(folder, encoder)) == fail_after
+    cache = extract(table, encoder, folder)
+    assert encoder.encoded == 10 - fail_after
+    assert_features(cache, table, make_encoder())
+
+
+def leave_a_shard_half_written(shard):
+    (shard.parent / "writing.partial").write_bytes(b"half a record")
+    leave_a_shard_without_index(shard)
+    shard.unlink()
+
+
+def leave_a_shard_without_index(shard):
+    shard.with_suffix(".json").unlink()
+
+
+def cut_a_shard_short(shard):
+    shard.write_bytes(shard.read_bytes()[:-5])
+
+
+def lose_a_shard(shard):
+    shard.unlink()
+
+
+def cut_an_index_short(shard):
+    shard.with_suffix(".json").write_text('[["id4", "')
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        leave_a_shard_half_written,
+        leave_a_shard_without_index,
+        cut_a_shard_short,
+        lose_a_shard,
+        cut_an_index_short,
+    ],
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_a_kill_leaves_is_repaired(table, folder, damage, number):
+    """A kill can strike between any two writes: only the shard it struck is computed again."""
+    cache = extract(table, make_encoder(), folder)
+    damage(cache.directory / f"shard-{number:05d}.tfrecord")
+    encoder = CountingEncoder(make_encoder())
+    cache = extract(table, encoder, folder)
+    assert encoder.encoded == {1: 4, 2: 2}[number]
+    assert_features(cache, table, make_encoder())
+    assert not list(cache.directory.glob("*.partial"))
+
+
+def test_damaged_shard_is_reported_and_the_rest_is_readable(table, folder):
+    cache = extract(table, make_encoder(), folder)
+    cut_a_shard_short(cache.directory / "shard-00001.tfrecord")
+    with pytest.warns(UserWarning, match=r"shard-00001.json or its .tfrecord is damaged"):
+        cache = FeatureCache(folder)
+    assert cache.keys == ["id0", "id1", "id2", "id3", "id8", "id9"]
+    assert cache.read(cache.lookup(["id9"])).shape == (1, 16, 3)
+
+
+def test_flipped_bit_is_noticed(table, folder):
+    cache = extract(table, make_encoder(), folder)
+    shard = cache.directory / "shard-00000.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError):
+        cache.read(cache.lookup(["id0"]))
+    assert cache.read(cache.lookup(["id1"])).shape == (1, 16, 3)
+
+
+# Other encoders
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"resize": "squash"}])
+def test_features_of_another_encoder_are_never_read(table, folder, changes):
+    first, second = make_encoder(), make_encoder(**changes)
+    cache = extract(table, first, folder)
+    names = f"{first.fingerprint()}.*Received: encoder .*{second.fingerprint()}"
+    for directory in (folder, cache.directory):
+        with pytest.raises(ValueError, match=names):
+            FeatureCache(directory, second)
+    assert_features(extract(table, second, folder), table, second)
+    assert_features(FeatureCache(folder, first), table, first)
+    with pytest.raises(ValueError, match=rf"several encoders.*{cache.directory.name}.*Received"):
+        FeatureCache(folder)
+
+
+def test_lookup_says_what_is_missing(table, folder):
+    cache = extract(table[table["image_id"] < "id4"], make_encoder(), folder)
+    with pytest.raises(ValueError, match=r"lacks 2 of 3 pictures.*Received: image id 'id7'"):
+        cache.lookup(["id1", "id7", "id8"])
+    with pytest.raises(ValueError, match=r"lacks 1 of 1 mirrored pictures.*mirror=True"):
+        cache.lookup(["id1"], mirror=True)
+
+
+# Errors
+
+
+def test_folder_without_features(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no features in this folder.*Received"):
+        FeatureCache(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "manifest is damaged"), ("[]", "manifest is damaged"), ('{"format": 0}', "format 0")],
+)
+def test_manifest_of_no_use(table, folder, content, message):
+    cache = extract(table, make_encoder(), folder)
+    (cache.directory / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"{message}.*Received|Received: {message}"):
+        FeatureCache(folder)
+
+
+def test_missing_pictures_are_counted_before_any_work(table, folder):
+    encoder = CountingEncoder(make_encoder())
+    table.loc[[4, 5], "image"] = "gone.jpg"
+    with pytest.raises(FileNotFoundError, match=r"1 of 10 .* missing.*Received: 'gone.jpg'"):
+        extract(table, encoder, folder)
+    assert encoder.encoded == 0
+
+
+def test_truncated_picture_stops_the_run_or_is_allowed(table, folder, tmp_path):
+    path = tmp_path / "broken.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    table.loc[[16, 17], "image"] = str(path)  # id8
+    with pytest.raises(ValueError, match=r"^This picture file is truncated.*broken\.jpg.*$"):
+        extract(table, make_encoder(), folder)
+    assert len(FeatureCache(folder)) == 8  # nothing before it is lost
+    encoder = CountingEncoder(make_encoder())
+    with pytest.warns(UserWarning, match=r"broken\.jpg is truncated"):
+        cache = extract(table, encoder, folder, allow_truncated=True)
+    assert encoder.encoded == 2
+    assert "id8" in cache
+
+
+def test_folder_that_cannot_be_made(table, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"Cannot write to the features folder.*Received: .*file"):
+        extract(table, make_encoder(), tmp_path / "file")
+
+
+def test_too_little_room_is_said_before_any_work(table, folder, monkeypatch):
+    usage = namedtuple("usage", "free")(free=10)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    encoder = CountingEncoder(make_encoder())
+    with pytest.raises(OSError, match=r"need 0.00 GB of disk.*Received"):
+        extract(table, encoder, folder)
+    assert encoder.encoded == 0
+
+
+def test_full_disk_keeps_whole_shards(table, folder, monkeypatch):
+    class FullDisk(tf.io.TFRecordWriter):
+        records = 0
+
+        def write(self, record):
+            FullDisk.records += 1
+            if FullDisk.records > 6:
+                raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+            super().write(record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io, "TFRecordWriter", FullDisk)
+        with pytest.raises(OSError, match=r"make room.*Received: .*No space left"):
+            extract(table, make_encoder(), folder)
+    encoder = CountingEncoder(make_encoder())
+    assert len(FeatureCache(folder)) == 4
+    extract(table, encoder, folder)
+    assert encoder.encoded == 6
+
+
+def test_numbers_that_float16_cannot_hold(table, folder):
+    encoder = make_encoder()
+    encoder.cnn.layers[-1].bias.assign([1e6, 0, 0])
+    with pytest.raises(ValueError, match=r"not finite in float16.*Received: image id 'id0'"):
+        extract(table, encoder, folder)
+
+
+def test_progress_bar_counts_pictures(table, folder, capsys):
+    extract(table, make_encoder(), folder, progress=True)
+    assert "10/10" in capsys.readouterr().out
+
+
+def test_manifest_is_readable(table, folder):
+    encoder = make_encoder()
+    cache = extract(table, encoder, folder)
+    manifest = json.loads((cache.directory / "manifest.json").read_text())
+    assert manifest["encoder"] == encoder.describe() == cache.encoder
+    assert manifest["grid_shape"] == [4, 4]
+    assert cache.directory.name == f"tiny-last-crop8-{encoder.fingerprint()}"
