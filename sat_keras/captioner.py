@@ -1,0 +1,367 @@
+"""The model: picture in, sentence and attention out."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from sat_keras.config import Config
+from sat_keras.decoder import AttentionDecoder
+from sat_keras.search import beam_search
+from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
+
+FILE_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """A sentence about a picture, with where the model looked for each of its words.
+
+    Attributes:
+        text: The sentence.
+        words: List of its words.
+        attention: Array of shape `(num_words, rows, columns)`, the attention weights of each word
+            over the annotation grid. Each map sums to 1.
+        gate: Array of shape `(num_words,)`, beta: how much of the picture each word let in, 0 to 1.
+        log_probability: Float, the caption's log-probability in nats, its end included.
+    """
+
+    text: str
+    words: list
+    attention: np.ndarray
+    gate: np.ndarray
+    log_probability: float
+
+
+@keras.saving.register_keras_serializable("sat_keras")
+class Captioner(keras.Model):
+    """Show, Attend and Tell: an image encoder and a decoder with attention.
+
+    Trains with teacher forcing by `fit` on the batches of `sat_keras.loaders`. The loss is
+
+        L = mean over captions [ sum_t -log p(y_t) + lambda sum_i (tau - sum_t alpha_ti)^2 ]
+
+    summed over a caption's words and its end, and over the regions `i`. The second term is the
+    doubly stochastic penalty with weight `config.penalty_weight`; `tau` is 1, or words / regions
+    with `config.penalty_target="length"`. The mean is over the batch's captions. Logged beside
+    `loss`: `cross_entropy`, the mean of `-log p(y_t)` over words in nats without label smoothing,
+    and `penalty`, the mean over captions of the penalty without lambda.
+
+    Args:
+        config: A `Config`.
+        tokenizer: `Tokenizer` of the captions. It goes into the saved file.
+        encoder: `ImageEncoder`, or `None` to work on annotation vectors only.
+        **kwargs: Arguments of `keras.Model`.
+
+    Call arguments:
+        inputs: Dictionary of `token_ids`, integers of shape `(batch_size, captions, steps)`, and of
+            either `annotations`, shape `(batch_size, num_regions, feature_dim)`, or `images`, RGB
+            in 0..255, shape `(batch_size, height, width, 3)`.
+        training: Boolean, whether dropout is active.
+
+    Returns:
+        Dictionary of `logits`, shape `(batch_size, captions, steps, vocabulary_size)`,
+        `attention_weights`, shape `(batch_size, captions, steps, num_regions)`, and `gate`, shape
+        `(batch_size, captions, steps)`.
+
+    Raises:
+        ValueError: If encoder and config do not fit, or inputs lack what is needed.
+
+    Example:
+
+    >>> from sat_keras import ImageEncoder
+    >>> tokenizer = Tokenizer.from_captions(["a red circle", "a blue square"])
+    >>> encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=64)
+    >>> captioner = Captioner(Config.scenes(), tokenizer, encoder)
+    >>> captioner.caption(np.zeros((1, 64, 64, 3), "uint8"))[0].attention.shape[1:]
+    (8, 8)
+
+    Reference:
+        Xu et al. 2015, section 3 and equation 14. Notebook `04_training`.
+    """
+
+    def __init__(self, config, tokenizer=None, encoder=None, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        if encoder is not None:
+            expected = (tuple(config.grid_shape), config.feature_dim)
+            if (tuple(encoder.grid_shape), encoder.feature_dim) != expected:
+                raise ValueError(
+                    "The encoder's grid and feature size must be those of the config: use "
+                    "`config.replace(grid_shape=encoder.grid_shape, "
+                    "feature_dim=encoder.feature_dim)`. Received: "
+                    f"encoder {encoder.grid_shape}, {encoder.feature_dim}; config {expected}"
+                )
+        vocabulary_size = tokenizer.vocabulary_size if tokenizer else config.vocabulary_size
+        self.decoder = AttentionDecoder(
+            vocabulary_size=vocabulary_size,
+            embedding_dim=config.embedding_dim,
+            hidden_dim=config.hidden_dim,
+            attention_dim=config.attention_dim,
+            dropout=config.dropout,
+            embedding_dropout=config.embedding_dropout,
+            annotation_dropout=config.annotation_dropout,
+            initial_dim=config.initial_dim,
+            use_gate=config.use_gate,
+            use_deep_output=config.use_deep_output,
+            use_output_tanh=config.use_output_tanh,
+            tie_embeddings=config.tie_embeddings,
+            dtype=self.dtype_policy,
+            name="decoder",
+        )
+        self.decoder.build((None, None, None), (None, config.num_regions, config.feature_dim))
+        self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
+        self.penalty_tracker = keras.metrics.Mean("penalty")
+        self.built = True
+
+    def annotate(self, inputs, training=False):
+        """Return the annotation vectors of a batch, computed from its pictures if need be.
+
+        Args:
+            inputs: Dictionary with `annotations` or `images`, as in the call.
+            training: Boolean, whether a trainable encoder is in training.
+
+        Returns:
+            Tensor of shape `(batch_size, num_regions, feature_dim)`.
+        """
+        if "annotations" in inputs:
+            return ops.cast(inputs["annotations"], self.compute_dtype)
+        if self.encoder is None:
+            raise ValueError(
+                "A captioner without an encoder needs `annotations`: give them, or an `encoder` "
+                f"for `images`. Received: inputs {sorted(inputs)}"
+            )
+        return self.encoder(inputs["images"], training=training)
+
+    def call(self, inputs, training=False):
+        annotations = self.annotate(inputs, training=training)
+        return self.decoder(inputs["token_ids"], annotations, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Compute the loss of the class's description and update what is logged.
+
+        Args:
+            x: Not used.
+            y: Integer tensor of shape `(batch_size, captions, steps)`, the next words.
+            y_pred: The result of the call.
+            sample_weight: Tensor of the same shape, 1 at words and ends, 0 at padding. All 1 if it
+                is not given.
+            training: Whether the loss is smoothed by `config.label_smoothing`.
+
+        Returns:
+            Scalar tensor.
+        """
+        logits = ops.cast(y_pred["logits"], "float32")
+        weight = ops.ones_like(y) if sample_weight is None else sample_weight
+        weight = ops.cast(weight, "float32")
+        words = ops.sum(weight, axis=-1)
+        captions = ops.maximum(ops.sum(ops.cast(words > 0, "float32")), 1.0)
+
+        log_normalizer = ops.logsumexp(logits, axis=-1)
+        chosen = ops.take_along_axis(logits, ops.expand_dims(ops.cast(y, "int32"), -1), axis=-1)
+        cross_entropy = weight * (log_normalizer - ops.squeeze(chosen, -1))
+        smoothing = self.config.label_smoothing if training else 0.0
+        to_uniform = weight * (log_normalizer - ops.mean(logits, axis=-1))
+        word_loss = (1 - smoothing) * cross_entropy + smoothing * to_uniform
+
+        penalty = self.doubly_stochastic_penalty(y_pred["attention_weights"], weight)
+        total_words = ops.sum(words)
+        self.cross_entropy_tracker.update_state(
+            ops.sum(cross_entropy) / ops.maximum(total_words, 1.0), sample_weight=total_words
+        )
+        self.penalty_tracker.update_state(ops.sum(penalty) / captions, sample_weight=captions)
+        return (ops.sum(word_loss) + self.config.penalty_weight * ops.sum(penalty)) / captions
+
+    def doubly_stochastic_penalty(self, attention_weights, weight):
+        """Compute `sum_i (tau - sum_t alpha_ti)^2` for every caption.
+
+        Args:
+            attention_weights: Tensor of shape `(batch_size, captions, steps, num_regions)`.
+            weight: Tensor of shape `(batch_size, captions, steps)`, 1 at words, 0 at padding.
+
+        Returns:
+            Tensor of shape `(batch_size, captions)`, 0 for a caption without words.
+
+        Reference:
+            Xu et al. 2015, section 4.2.1, equation 14.
+        """
+        attention_weights = ops.cast(attention_weights, "float32")
+        attended = ops.sum(attention_weights * ops.expand_dims(weight, -1), axis=2)
+        words = ops.sum(weight, axis=-1, keepdims=True)
+        by_length = self.config.penalty_target == "length"
+        target = words / attended.shape[-1] if by_length else 1.0
+        penalty = ops.sum((target - attended) ** 2, axis=-1)
+        return penalty * ops.cast(words[..., 0] > 0, "float32")
+
+    def generate(self, annotations, beam_size=None, length_penalty=None, max_length=None):
+        """Search the best captions of a batch of annotated pictures.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            beam_size: Integer, beams of the search, `config.beam_size` by default.
+            length_penalty: Float, see `sat_keras.search.beam_search`, `config.length_penalty` by
+                default.
+            max_length: Integer, most words of a caption, `config.max_length` by default.
+
+        Returns:
+            A `SearchResult` with the record's `attention_weights`, shape
+            `(batch_size, beams, steps, num_regions)`, and `gate`, shape
+            `(batch_size, beams, steps)`.
+        """
+        config = self.config
+        annotations = ops.cast(annotations, self.compute_dtype)
+        keys = self.decoder.attention.project(annotations)
+        hidden, cell = self.decoder.initial_state(annotations)
+
+        def step(token_ids, states):
+            logits, states, record = self.decoder.step(token_ids, states, annotations, keys)
+            return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
+
+        return beam_search(
+            step,
+            {"hidden": hidden, "cell": cell},
+            start_id=START_ID,
+            end_id=END_ID,
+            pad_id=PAD_ID,
+            forbidden_ids=(UNK_ID,),
+            beam_size=config.beam_size if beam_size is None else beam_size,
+            length_penalty=config.length_penalty if length_penalty is None else length_penalty,
+            max_length=(config.max_length if max_length is None else max_length) + 1,
+        )
+
+    def caption(self, images=None, annotations=None, **search):
+        """Describe pictures in a sentence each.
+
+        Args:
+            images: RGB pictures in 0..255: an array `(batch_size, height, width, 3)`, or a list of
+                arrays `(height, width, 3)` of any sizes.
+            annotations: Array of shape `(batch_size, num_regions, feature_dim)`, in place of
+                `images`.
+            **search: `beam_size`, `length_penalty` and `max_length`, as in `generate`.
+
+        Returns:
+            List of `Caption`, one a picture.
+
+        Raises:
+            ValueError: If there is no tokenizer, or neither images nor annotations.
+
+        Example:
+
+        >>> for caption in captioner.caption([photo]):
+        ...     print(caption.text)
+        """
+        if (images is None) == (annotations is None):
+            raise ValueError(
+                "Expected either `images` or `annotations`. Received: "
+                f"images={type(images).__name__}, annotations={type(annotations).__name__}"
+            )
+        if images is not None:
+            if self.encoder is None:
+                self.annotate({"images": images})  # raises what is missing
+            resized = [ops.convert_to_numpy(self.encoder.resize_images(x)) for x in images]
+            inputs = {"images": np.stack(resized)}
+        else:
+            inputs = {"annotations": np.asarray(annotations)}
+        return self.read(caption_search(self, **search).predict(inputs, verbose=0))
+
+    def read(self, found):
+        """Turn what `CaptionSearch.predict` returns into captions.
+
+        Args:
+            found: Dictionary of arrays, see `CaptionSearch`.
+
+        Returns:
+            List of `Caption`, the best one of each picture.
+        """
+        if self.tokenizer is None:
+            raise ValueError(
+                "Sentences need a tokenizer: make the captioner with one. Received: tokenizer=None"
+            )
+        return [self._read_one(*row) for row in zip(*(found[name] for name in FOUND), strict=True)]
+
+    def _read_one(self, token_ids, log_probability, attention_weights, gate):
+        text = self.tokenizer.detokenize(token_ids)
+        words = text.split()
+        maps = np.reshape(attention_weights[: len(words)], (-1, *self.config.grid_shape))
+        return Caption(text, words, maps, gate[: len(words)], float(log_probability))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "file_format": FILE_FORMAT,
+            "config": self.config.to_dict(),
+            "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        file_format = config.pop("file_format", None)
+        if file_format != FILE_FORMAT:
+            raise ValueError(
+                f"Expected a model file of format {FILE_FORMAT}, as this version of sat_keras "
+                "writes it: load it with the version that saved it, or train again. "
+                f"Received: format {file_format}"
+            )
+        config["config"] = Config.from_dict(config["config"])
+        if config["tokenizer"]:
+            config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
+        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**config)
+
+
+FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
+
+
+class CaptionSearch(keras.Model):
+    """A captioner's search as a model, so that `predict` compiles it and goes through a data set.
+
+    Args:
+        captioner: A `Captioner`.
+        **search: `beam_size`, `length_penalty` and `max_length`, as in `Captioner.generate`.
+
+    Call arguments:
+        inputs: Dictionary with `annotations` or `images`, as of `Captioner`.
+
+    Returns:
+        Dictionary of each picture's best caption: `token_ids`, shape `(batch_size, steps)`,
+        `log_probability`, shape `(batch_size,)`, `attention_weights`, shape
+        `(batch_size, steps, num_regions)`, and `gate`, shape `(batch_size, steps)`.
+    """
+
+    def __init__(self, captioner, **search):
+        super().__init__()
+        self.captioner = captioner
+        self.search = search
+        self.built = True
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, inputs):
+        result = self.captioner.generate(self.captioner.annotate(inputs), **self.search)
+        return {
+            "token_ids": result.token_ids[:, 0],
+            "log_probability": result.log_probability[:, 0],
+            "attention_weights": result.record["attention_weights"][:, 0],
+            "gate": result.record["gate"][:, 0],
+        }
+
+
+@functools.lru_cache(maxsize=8)
+def caption_search(captioner, **search):
+    """Return the `CaptionSearch` of a captioner, the same for the same options.
+
+    Compiling a search takes seconds, so the latest few are kept.
+
+    Args:
+        captioner: A `Captioner`.
+        **search: Arguments of `CaptionSearch`.
+
+    Returns:
+        A `CaptionSearch`.
+    """
+    return CaptionSearch(captioner, **search)
