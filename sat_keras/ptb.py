@@ -98,6 +98,7 @@ def ptb_tokenize(text: str) -> list[str]:
         Lower-case tokens without punctuation. An empty list for an empty text.
 
     Example:
+
     >>> ptb_tokenize("A man's dog can't swim: it's only 3 1/2 weeks old (a half-blind Lab).")
     ['a', 'man', "'s", 'dog', 'ca', "n't", 'swim', 'it', "'s", 'only', '3', '1/2', 'weeks', 'old',
      '-lrb-', 'a', 'half-blind', 'lab', '-rrb-']

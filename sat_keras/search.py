@@ -23,9 +23,14 @@ and the loop leaves as soon as every picture is done.
 
 import collections
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops, random, tree
+
+#: `step(token_ids, states) -> (log_probabilities, states, record)`.
+StepFunction = Callable[[Any, Any], tuple[Any, Any, Any]]
 
 # log p of an END that is forced although the model rules it out: low, but still a number.
 _FORCED_END = -1e4
@@ -51,16 +56,16 @@ class SearchResult(
 
 
 def greedy_search(
-    step,
-    states,
+    step: StepFunction,
+    states: Any,
     *,
-    start_id,
-    end_id,
-    max_length,
-    batch_size=None,
-    pad_id=0,
-    forbidden_ids=(),
-):
+    start_id: int,
+    end_id: int,
+    max_length: int,
+    batch_size: int | None = None,
+    pad_id: int = 0,
+    forbidden_ids: Sequence[int] = (),
+) -> SearchResult:
     """Takes the likeliest token at every step.
 
     The same as `beam_search` with one beam, without its bookkeeping.
@@ -82,6 +87,7 @@ def greedy_search(
         ValueError: If an argument is out of its range.
 
     Example:
+
     >>> table = ops.log(ops.array([0.0, 0.1, 0.3, 0.6]))  # of padding, start, end and one word
     >>> def step(token_ids, states):
     ...     return ops.broadcast_to(table, (*token_ids.shape, 4)), states, {}
@@ -99,20 +105,20 @@ def greedy_search(
 
 
 def sample_search(
-    step,
-    states,
+    step: StepFunction,
+    states: Any,
     *,
-    start_id,
-    end_id,
-    max_length,
-    temperature=1.0,
-    top_k=None,
-    num_samples=1,
-    seed=None,
-    batch_size=None,
-    pad_id=0,
-    forbidden_ids=(),
-):
+    start_id: int,
+    end_id: int,
+    max_length: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    num_samples: int = 1,
+    seed: int | random.SeedGenerator | None = None,
+    batch_size: int | None = None,
+    pad_id: int = 0,
+    forbidden_ids: Sequence[int] = (),
+) -> SearchResult:
     """Draws every token from the model's distribution.
 
     The next token is drawn with a probability proportional to `p(token) ** (1 / temperature)`,
@@ -164,18 +170,18 @@ def sample_search(
 
 
 def beam_search(
-    step,
-    states,
+    step: StepFunction,
+    states: Any,
     *,
-    start_id,
-    end_id,
-    max_length,
-    beam_size=5,
-    length_penalty=0.0,
-    batch_size=None,
-    pad_id=0,
-    forbidden_ids=(),
-):
+    start_id: int,
+    end_id: int,
+    max_length: int,
+    beam_size: int = 5,
+    length_penalty: float = 0.0,
+    batch_size: int | None = None,
+    pad_id: int = 0,
+    forbidden_ids: Sequence[int] = (),
+) -> SearchResult:
     """Searches the captions of the highest score with a beam of hypotheses.
 
     A caption `y` of `C` tokens, END counted, has the score
