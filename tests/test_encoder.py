@@ -74,7 +74,11 @@ def test_resize_inside_tf_data_is_the_same(resize):
         assert dataset.element_spec == tf.TensorSpec((12, 12, 3), dtype)
         for result, picture in zip(dataset, originals, strict=True):
             expected = ops.convert_to_numpy(layer(picture.astype(dtype)))
-            np.testing.assert_array_equal(result.numpy(), expected)
+            # tf.data computes in TensorFlow: other backends may round the last digit differently.
+            same = keras.backend.backend() == "tensorflow"
+            tolerance = 0 if same else {"uint8": 1, "float32": 1e-3}[dtype]
+            difference = np.abs(result.numpy().astype("float32") - expected)
+            assert difference.max() <= tolerance
 
 
 def test_resize_keeps_its_settings():

@@ -1,7 +1,7 @@
 """The feature cache: the encoder's own numbers, computed once, whatever happens in between."""
 
 import json
-from collections import namedtuple
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 from PIL import Image
 
+from sat_keras import features
 from sat_keras.encoder import ImageEncoder
 from sat_keras.features import FeatureCache, extract_features
 from sat_keras.images import load_image
@@ -26,32 +27,29 @@ def make_encoder(seed=0, resize="crop"):
     return ImageEncoder(keras.Model(inputs, x, name="tiny"), "last", resize=resize)
 
 
-class CountingEncoder(ImageEncoder):
-    """Counts the pictures it encodes, and fails after some if told to.
+class KilledError(Exception):
+    pass
 
-    It shares its CNN with the encoder it wraps, and so its fingerprint too.
-    """
 
-    def __init__(self, encoder, fail_after=None):
-        super().__init__(encoder.cnn, "last", resize=encoder.resize)
-        self.counter = {"pictures": 0}
-        self.fail_after = fail_after
+@pytest.fixture
+def work(monkeypatch):
+    """Counts the pictures encoded in `work.pictures`, and fails at `work.limit` of them."""
+    work = SimpleNamespace(pictures=0, limit=np.inf)
+    compiled = features._compiled
 
-    def call(self, images, training=False):
-        def count(images):
-            if self.fail_after is not None and self.counter["pictures"] >= self.fail_after:
-                raise RuntimeError("killed")
-            self.counter["pictures"] += len(images)
-            return images
+    def counted(encoder):
+        encode = compiled(encoder)
 
-        shape = images.shape
-        images = tf.numpy_function(count, [images], images.dtype)
-        images.set_shape(shape)
-        return super().call(images, training)
+        def count(batch):
+            if work.pictures >= work.limit:
+                raise KilledError
+            work.pictures += len(batch)
+            return encode(batch)
 
-    @property
-    def encoded(self):
-        return self.counter["pictures"]
+        return count
+
+    monkeypatch.setattr(features, "_compiled", counted)
+    return work
 
 
 @pytest.fixture
@@ -113,9 +111,9 @@ def test_features_are_the_encoders_in_the_order_of_the_keys(table, folder):
 def test_any_order_may_be_read(table, folder):
     encoder = make_encoder()
     cache = extract(table, encoder, folder)
-    features = dict(zip(cache.keys, expected_features(table, encoder), strict=True))
+    by_key = dict(zip(cache.keys, expected_features(table, encoder), strict=True))
     keys = [f"id{i}" for i in np.random.default_rng(1).integers(0, 10, 40)]
-    expected = np.stack([features[key] for key in keys])
+    expected = np.stack([by_key[key] for key in keys])
     one_by_one = np.stack(list(cache.dataset(keys).as_numpy_iterator()))
     np.testing.assert_allclose(one_by_one, expected, rtol=2e-3, atol=1e-4)
     positions = cache.lookup(keys)
@@ -153,47 +151,48 @@ def test_mirrored_views_are_flipped_after_resizing(table, folder):
 # What is not computed again
 
 
-def test_second_run_computes_nothing(table, folder):
-    encoder = CountingEncoder(make_encoder())
-    extract(table, encoder, folder)
-    assert encoder.encoded == 10
-    extract(table, encoder, folder)
-    assert encoder.encoded == 10
+def test_second_run_computes_nothing(table, folder, work):
+    extract(table, make_encoder(), folder)
+    assert work.pictures == 10
+    extract(table, make_encoder(), folder)
+    assert work.pictures == 10
 
 
-def test_new_pictures_and_views_are_added(table, folder):
-    encoder = CountingEncoder(make_encoder())
+def test_new_pictures_and_views_are_added(table, folder, work):
+    encoder = make_encoder()
     first = extract(table[table["image_id"] < "id4"], encoder, folder)
-    assert encoder.encoded == 4
+    assert work.pictures == 4
     positions = first.lookup(["id2", "id0"])
     cache = extract(table, encoder, folder)
-    assert encoder.encoded == 10
-    assert_features(cache, table, make_encoder())
+    assert work.pictures == 10
+    assert_features(cache, table, encoder)
     np.testing.assert_array_equal(cache.lookup(["id2", "id0"]), positions)
     extract(table, encoder, folder, mirror=True)
-    assert encoder.encoded == 20
+    assert work.pictures == 20
 
 
-def test_changed_picture_is_computed_again(table, folder):
-    encoder = CountingEncoder(make_encoder())
+def test_changed_picture_is_computed_again(table, folder, work):
+    encoder = make_encoder()
     extract(table, encoder, folder)
     Image.new("RGB", (9, 9), "red").save(table["image"][6])  # id3
     cache = extract(table, encoder, folder)
-    assert encoder.encoded == 11
+    assert work.pictures == 11
     assert len(cache) == 10
-    assert_features(cache, table, make_encoder())
+    assert_features(cache, table, encoder)
 
 
-@pytest.mark.parametrize("fail_after", [2, 4, 6, 8])
-def test_stopped_run_is_resumed(table, folder, fail_after):
+@pytest.mark.parametrize("pictures", [2, 4, 6, 8])
+def test_stopped_run_is_resumed(table, folder, work, pictures):
     """After an error all that was computed is there: the rest, and only that, is computed."""
-    with pytest.raises(Exception, match="killed"):
-        extract(table, CountingEncoder(make_encoder(), fail_after), folder)
-    encoder = CountingEncoder(make_encoder())
-    assert len(FeatureCache(folder, encoder)) == fail_after
+    encoder = make_encoder()
+    work.limit = pictures
+    with pytest.raises(KilledError):
+        extract(table, encoder, folder)
+    assert len(FeatureCache(folder, encoder)) == pictures
+    work.limit = np.inf
     cache = extract(table, encoder, folder)
-    assert encoder.encoded == 10 - fail_after
-    assert_features(cache, table, make_encoder())
+    assert work.pictures == 10
+    assert_features(cache, table, encoder)
 
 
 def leave_a_shard_half_written(shard):
@@ -229,14 +228,14 @@ def cut_an_index_short(shard):
     ],
 )
 @pytest.mark.parametrize("number", [1, 2])
-def test_what_a_kill_leaves_is_repaired(table, folder, damage, number):
+def test_what_a_kill_leaves_is_repaired(table, folder, work, damage, number):
     """A kill can strike between any two writes: only the shard it struck is computed again."""
-    cache = extract(table, make_encoder(), folder)
-    damage(cache.directory / f"shard-{number:05d}.tfrecord")
-    encoder = CountingEncoder(make_encoder())
+    encoder = make_encoder()
     cache = extract(table, encoder, folder)
-    assert encoder.encoded == {1: 4, 2: 2}[number]
-    assert_features(cache, table, make_encoder())
+    damage(cache.directory / f"shard-{number:05d}.tfrecord")
+    cache = extract(table, encoder, folder)
+    assert work.pictures == 10 + {1: 4, 2: 2}[number]
+    assert_features(cache, table, encoder)
     assert not list(cache.directory.glob("*.partial"))
 
 
@@ -304,15 +303,14 @@ def test_manifest_of_no_use(table, folder, content, message):
         FeatureCache(folder)
 
 
-def test_missing_pictures_are_counted_before_any_work(table, folder):
-    encoder = CountingEncoder(make_encoder())
+def test_missing_pictures_are_counted_before_any_work(table, folder, work):
     table.loc[[4, 5], "image"] = "gone.jpg"
     with pytest.raises(FileNotFoundError, match=r"1 of 10 .* missing.*Received: 'gone.jpg'"):
-        extract(table, encoder, folder)
-    assert encoder.encoded == 0
+        extract(table, make_encoder(), folder)
+    assert work.pictures == 0
 
 
-def test_truncated_picture_stops_the_run_or_is_allowed(table, folder, tmp_path):
+def test_truncated_picture_stops_the_run_or_is_allowed(table, folder, work, tmp_path):
     path = tmp_path / "broken.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -321,10 +319,9 @@ def test_truncated_picture_stops_the_run_or_is_allowed(table, folder, tmp_path):
     with pytest.raises(ValueError, match=r"^This picture file is truncated.*broken\.jpg.*$"):
         extract(table, make_encoder(), folder)
     assert len(FeatureCache(folder)) == 8  # nothing before it is lost
-    encoder = CountingEncoder(make_encoder())
     with pytest.warns(UserWarning, match=r"broken\.jpg is truncated"):
-        cache = extract(table, encoder, folder, allow_truncated=True)
-    assert encoder.encoded == 2
+        cache = extract(table, make_encoder(), folder, allow_truncated=True)
+    assert work.pictures == 10
     assert "id8" in cache
 
 
@@ -334,16 +331,14 @@ def test_folder_that_cannot_be_made(table, tmp_path):
         extract(table, make_encoder(), tmp_path / "file")
 
 
-def test_too_little_room_is_said_before_any_work(table, folder, monkeypatch):
-    usage = namedtuple("usage", "free")(free=10)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    encoder = CountingEncoder(make_encoder())
+def test_too_little_room_is_said_before_any_work(table, folder, work, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(OSError, match=r"need 0.00 GB of disk.*Received"):
-        extract(table, encoder, folder)
-    assert encoder.encoded == 0
+        extract(table, make_encoder(), folder)
+    assert work.pictures == 0
 
 
-def test_full_disk_keeps_whole_shards(table, folder, monkeypatch):
+def test_full_disk_keeps_whole_shards(table, folder, work, monkeypatch):
     class FullDisk(tf.io.TFRecordWriter):
         records = 0
 
@@ -357,10 +352,10 @@ def test_full_disk_keeps_whole_shards(table, folder, monkeypatch):
         patch.setattr(tf.io, "TFRecordWriter", FullDisk)
         with pytest.raises(OSError, match=r"make room.*Received: .*No space left"):
             extract(table, make_encoder(), folder)
-    encoder = CountingEncoder(make_encoder())
     assert len(FeatureCache(folder)) == 4
-    extract(table, encoder, folder)
-    assert encoder.encoded == 6
+    work.pictures = 0
+    extract(table, make_encoder(), folder)
+    assert work.pictures == 6
 
 
 def test_numbers_that_float16_cannot_hold(table, folder):

@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from keras.backend import backend
 from PIL import Image
 
 from sat_keras.images import image_dataset, load_image, picture_errors
@@ -185,7 +186,8 @@ def test_dataset_is_load_image_in_order(tmp_path):
     dataset = image_dataset(paths, resize, num_parallel_calls=2)
     assert dataset.element_spec == tf.TensorSpec((8, 8, 3), tf.uint8)
     batch = next(iter(dataset.batch(9))).numpy()
-    np.testing.assert_array_equal(batch, [np.asarray(resize(load_image(path))) for path in paths])
+    expected = np.stack([np.asarray(resize(load_image(path))) for path in paths])
+    assert np.abs(batch.astype(int) - expected).max() <= (backend() != "tensorflow")
 
 
 def test_dataset_of_no_pictures_is_empty():
