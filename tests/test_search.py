@@ -262,6 +262,24 @@ def test_search_stops_when_every_picture_is_done(search, options):
     assert set(calls[1:]) == {(2, 1 if search is greedy_search else 4)}
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts eager loop turns")
+@pytest.mark.parametrize("length_penalty", [0.0, 0.5])
+def test_beam_stops_when_nothing_live_can_win(length_penalty):
+    calls = []
+
+    def step(token_ids, states):
+        calls.append(token_ids)
+        row = ops.log(ops.array([1e-9, 1e-9, 1e-9, 0.5, 0.3, 0.2]))  # there is always a live one
+        return ops.broadcast_to(row, (*token_ids.shape, 6)), states, {}
+
+    options = {"beam_size": 2, "length_penalty": length_penalty, "batch_size": 1, **IDS}
+    result = beam_search(step, {}, max_length=30, **options)
+    assert captions_of(result, 0) == [(END,), (WORDS[0], END)]
+    # After t words no live one can reach more than log(0.3 ** t) / 30 ** length_penalty.
+    worst = math.log(0.3 * 0.5) / 2**length_penalty
+    assert len(calls) == math.ceil(worst * 30**length_penalty / math.log(0.3))
+
+
 def compiled(function, *, xla):
     """`function` compiled for a batch of any size, where the backend can."""
     if keras.backend.backend() == "tensorflow":
