@@ -1,11 +1,31 @@
-"""Training: the optimizer, and what happens after every epoch."""
+"""Training: the optimizer, what happens after every epoch, and the function that does it all."""
 
+import contextlib
+import importlib.util
+import json
 import math
+import os
+import shutil
+import time
+from pathlib import Path
 
 import keras
+import pandas as pd
 
-from sat_keras.captioner import CaptionSearch
+from sat_keras.captioner import Captioner, CaptionSearch
+from sat_keras.encoder import ImageEncoder
 from sat_keras.evaluation import score_captions
+from sat_keras.features import extract_features
+from sat_keras.images import load_image, picture_errors
+from sat_keras.loaders import PictureSource, caption_batches, picture_batches
+from sat_keras.pretrained import MODEL_FILE, save_model
+from sat_keras.tokenizer import Tokenizer
+
+LOG_FILE = "log.csv"
+BACKUP_FOLDER = "backup"
+TENSORBOARD_FOLDER = "tensorboard"
+# Pictures decoded at a time.
+SEARCH_BATCH = 64
 
 
 def make_optimizer(config, steps_per_epoch):
@@ -122,3 +142,286 @@ class CheckFirstLoss(keras.callbacks.Callback):
                 f"\nWarning: the first cross-entropy should be near log(vocabulary) = "
                 f"{expected:.2f} nats a word. Received: {logs['cross_entropy']:.2f}"
             )
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Save the captioner of the best dev score, and stop when it has not improved for long.
+
+    Does what `ModelCheckpoint` and `EarlyStopping` do, and knows the scores of the epochs before a
+    training was stopped and resumed, which they forget: they would overwrite a better checkpoint.
+    An epoch whose loss is not finite is never the best.
+
+    Args:
+        copy: `Captioner` to save, in float32 and not compiled. It gets the trained weights; a
+            frozen encoder of its own is saved with it.
+        path: Where to save it, `model.keras`.
+        monitor: Name of the score in the epoch's logs. More is better.
+        patience: Integer, epochs without a better score after which training stops.
+        past: The scores of the epochs before, in order.
+    """
+
+    def __init__(self, copy, path, monitor, patience, past=()):
+        super().__init__()
+        self.copy = copy
+        self.path = Path(path)
+        self.monitor = monitor
+        self.patience = patience
+        self.best, self.wait = -math.inf, 0
+        for score in past:
+            self._improves(score)
+
+    @property
+    def is_over(self):
+        """Boolean, whether the score has not improved for `patience` epochs."""
+        return self.wait >= self.patience
+
+    def _improves(self, score):
+        improves = score > self.best
+        self.best, self.wait = (score, 0) if improves else (self.best, self.wait + 1)
+        return improves
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            return
+        if self._improves(logs[self.monitor]):
+            self.copy.decoder.set_weights(self.model.decoder.get_weights())
+            if self.model.encoder is not None:
+                self.copy.encoder.set_weights(self.model.encoder.get_weights())
+            save_model(self.copy, self.path)
+        self.model.stop_training = self.model.stop_training or self.is_over
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Write what is logged as a CSV file with a row an epoch, over all parts of a training.
+
+    Keras's `CSVLogger` appends a second row for an epoch that is done again after a kill, and
+    columns without values. This one writes the whole file anew, under a temporary name first. Adds
+    `seconds`, the wall time of the epoch with its dev scores, to the logs.
+
+    Args:
+        path: The file's path.
+        past: Table of the epochs before, as `read_log` reads it.
+    """
+
+    def __init__(self, path, past):
+        super().__init__()
+        self.path = Path(path)
+        self.table = past
+        self._start = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = round(time.perf_counter() - self._start, 2)
+        row = pd.DataFrame([{"epoch": epoch, **logs}])
+        self.table = row if self.table.empty else pd.concat([self.table, row], ignore_index=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        self.table.to_csv(partial, index=False, float_format="%.6g")
+        os.replace(partial, self.path)
+
+
+def read_log(path, epochs=None):
+    """Read the log of a training.
+
+    Args:
+        path: The file that `EpochLog` wrote. It may be missing.
+        epochs: Integer, number of epochs to read, or `None` for all.
+
+    Returns:
+        DataFrame with one row an epoch, the column `epoch` counted from 0.
+    """
+    if not Path(path).is_file():
+        return pd.DataFrame({"epoch": pd.Series(dtype=int)})
+    log = pd.read_csv(path)
+    return log if epochs is None else log[log["epoch"] < epochs]
+
+
+def train_captioner(
+    config,
+    table,
+    encoder,
+    out,
+    features="outputs/features",
+    keep_encoder=False,
+    allow_truncated=False,
+    verbose=2,
+):
+    """Train a captioner on a data set, or go on where an earlier call with the same `out` stopped.
+
+    The tokenizer learns its words from the train captions. A frozen encoder's annotation vectors
+    are computed once into the folder `features`; one that is trained as well reads pixels. After
+    every epoch the dev pictures are captioned by search and scored, and the best weights so far
+    (the moving averages, with `config.ema_momentum`) go into `out/model.keras`, in float32. A call
+    that was stopped or killed loses the epoch it was in.
+
+    Args:
+        config: A `Config` with the encoder's grid and feature size.
+        table: Captions table with a train and a dev split, see `sat_keras.datasets`.
+        encoder: `ImageEncoder`.
+        out: Folder for `model.keras`, `log.csv`, the folder `tensorboard` and, until the training
+            is over, the folder `backup`.
+        features: Folder of the feature cache, of no effect if the encoder is trained.
+        keep_encoder: Boolean, whether a frozen encoder is saved in the model's file as well. One
+            that is trained always is.
+        allow_truncated: Boolean, whether truncated JPEG files are used as far as they go.
+        verbose: 0 for silence, 1 for progress bars, 2 for a line an epoch.
+
+    Returns:
+        DataFrame with a row an epoch: `epoch` from 0, `loss`, `cross_entropy` in nats a word,
+        `penalty`, `dev_bleu4` in percent, `dev_cider` and `seconds`.
+
+    Raises:
+        ValueError: If a split is empty, or a picture cannot be read.
+        FloatingPointError: If the loss is no longer a finite number.
+
+    Example:
+
+    >>> table = sat_keras.load_dataset("scenes")
+    >>> encoder = make_encoder(Config.scenes(), weights=None)
+    >>> log = train_captioner(Config.scenes(), table, encoder, "outputs/scenes")
+    """
+    out = Path(out)
+    splits = {name: table[table["split"] == name] for name in ("train", "dev")}
+    _check_splits(splits)
+    keras.utils.set_random_seed(config.seed)
+    tokenizer = Tokenizer.from_captions(
+        splits["train"]["caption"], config.vocabulary_size, config.min_count
+    )
+    source = _source(splits, encoder, config, features, allow_truncated, verbose)
+    captioner = Captioner(
+        config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
+    )
+    copy = _copy_to_save(captioner, encoder if keep_encoder else None)
+    train = caption_batches(
+        splits["train"],
+        tokenizer,
+        source,
+        batch_size=config.batch_size,
+        group=config.group,
+        seed=config.seed,
+        max_length=config.max_length,
+        mirror=config.mirror,
+    )
+    compile_captioner(captioner, len(train))
+    done = _epochs_done(out / BACKUP_FOLDER)
+    past = read_log(out / LOG_FILE, done)
+    monitor = f"dev_{config.monitor}"
+    best = KeepBest(copy, out / MODEL_FILE, monitor, config.patience, past.get(monitor, ()))
+    log = EpochLog(out / LOG_FILE, past)
+    if done < config.epochs and not best.is_over:
+        for _ in range(done):  # a pass over the data set is an epoch: on with the next one's order
+            next(iter(train))
+        callbacks = _callbacks(config, splits["dev"], source, out, best, log, verbose)
+        with picture_errors():
+            captioner.fit(train, epochs=config.epochs, verbose=verbose, callbacks=callbacks)
+        _check_finite(log.table, out)
+    shutil.rmtree(out / BACKUP_FOLDER, ignore_errors=True)
+    return log.table
+
+
+def caption_pictures(captioner, source, image_ids, **search):
+    """Caption the pictures of a source by search.
+
+    Args:
+        captioner: A `Captioner`.
+        source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
+        image_ids: Sequence of image ids.
+        **search: `beam_size`, `length_penalty` and `max_length`, as of `CaptionSearch`.
+
+    Returns:
+        List of `Caption`, one a picture.
+    """
+    with picture_errors():
+        inputs = _search_inputs(source, image_ids)
+        return captioner.read(CaptionSearch(captioner, **search).predict(inputs, verbose=0))
+
+
+def references_of(table):
+    """Collect the captions of each picture.
+
+    Args:
+        table: Captions table.
+
+    Returns:
+        Dictionary from image id to the list of its captions, in the order of the table.
+    """
+    return table.groupby("image_id", sort=False)["caption"].agg(list).to_dict()
+
+
+def _search_inputs(source, image_ids):
+    """Minibatches of pictures for `CaptionSearch.predict`."""
+    name = getattr(source, "input_name", "annotations")
+    return picture_batches(image_ids, source, SEARCH_BATCH).map(lambda x: {name: x})
+
+
+def _check_splits(splits):
+    for name, split in splits.items():
+        if split.empty:
+            raise ValueError(
+                f"Training needs a train and a dev split, and the {name} split is empty: use the "
+                f"whole data set. Received: 0 {name} captions"
+            )
+
+
+def _source(splits, encoder, config, features, allow_truncated, verbose):
+    """Where the loaders read: pixels for an encoder that is trained, else annotation vectors."""
+    if config.encoder_trainable:
+        table = pd.concat(splits.values())
+        return PictureSource(table, encoder.resize_images, allow_truncated=allow_truncated)
+    options = {"allow_truncated": allow_truncated, "progress": verbose == 1}
+    extract_features(splits["train"], encoder, features, mirror=config.mirror, **options)
+    return extract_features(splits["dev"], encoder, features, **options)
+
+
+def _copy_to_save(captioner, frozen_encoder):
+    """A captioner of the same weights' shapes in float32, whatever it is trained in."""
+    encoder = frozen_encoder
+    if captioner.encoder is not None:
+        encoder = ImageEncoder.from_config({**captioner.encoder.get_config(), "dtype": "float32"})
+    return Captioner(captioner.config, captioner.tokenizer, encoder, dtype="float32")
+
+
+def _epochs_done(backup):
+    """Number of epochs after which `BackupAndRestore` last saved."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return int(json.loads((backup / "training_metadata.json").read_text())["epoch"])
+    return 0
+
+
+def _callbacks(config, dev, source, out, best, log, verbose):
+    """What happens after an epoch, in this order."""
+    references = references_of(dev)
+    shown = dev.iloc[0]
+    if config.encoder_trainable:
+        picture = {"images": [load_image(shown["image"])]}
+    else:
+        picture = {"annotations": source.read(source.lookup([shown["image_id"]])).numpy()}
+    return [
+        # First: it must save the weights that are trained, before their averages take their place.
+        keras.callbacks.BackupAndRestore(out / BACKUP_FOLDER, delete_checkpoint=False),
+        *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema_momentum else []),
+        DevScores(_search_inputs(source, list(references)), references),
+        *([ShowCaption(picture, references[shown["image_id"]])] if verbose else []),
+        CheckFirstLoss(),
+        keras.callbacks.TerminateOnNaN(),
+        best,
+        log,
+        *_tensorboard(out),
+    ]
+
+
+def _tensorboard(out):
+    """TensorBoard's log, where TensorBoard is installed: newer TensorFlows come without it."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return []
+    return [keras.callbacks.TensorBoard(out / TENSORBOARD_FOLDER, write_graph=False)]
+
+
+def _check_finite(log, out):
+    if not math.isfinite(log["loss"].iloc[-1]):
+        raise FloatingPointError(
+            "Training was stopped because the loss is no longer finite; lower the learning rate or "
+            f"the clip norm, or train in float32. The best weights before are in {out}. "
+            f"Received: loss {log['loss'].iloc[-1]} in epoch {len(log)}"
+        )

@@ -1,0 +1,8 @@
+"""`python -m sat_keras` is `sat-keras`."""
+
+import sys
+
+from sat_keras.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,758 @@
+"""The command line: `sat-keras train | evaluate | caption | features | export`.
+
+Arguments are parsed before Keras is imported, so that help and mistakes in them come at once.
+Whatever a user can cause ends in one sentence on stderr and exit code 2; `--debug` shows where it
+comes from.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+import typing
+import warnings
+from pathlib import Path
+
+from sat_keras.config import CHOICES, Config
+
+PRETRAINED = "flickr8k-soft-vgg16"
+# Each data set's preset.
+DATASETS = {
+    "scenes": "scenes",
+    "flickr8k": "flickr8k",
+    "flickr30k": "flickr8k",
+    "coco2014": "paper_coco",
+    "coco2017": "paper_coco",
+}
+PRESETS = ("scenes", "flickr8k", "paper_coco", "tiny")
+SPLITS = ("train", "dev", "test")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# The config's fields in groups of the help, by the first field of each.
+_GROUPS = {
+    "encoder": "picture encoder",
+    "vocabulary_size": "words",
+    "embedding_dim": "decoder",
+    "dropout": "loss and regularisation",
+    "group": "minibatches and optimizer",
+    "epochs": "length of training, and choice of the checkpoint",
+    "beam_size": "search",
+    "precision": "precision and seed",
+}
+# Those fields that matter to the annotation vectors.
+_FEATURE_FIELDS = ("encoder", "encoder_layer", "resize", "image_size", "mirror", "seed")
+
+
+# Commands. Each gets the parsed arguments and returns its exit code, or None for 0.
+
+
+def train(arguments):
+    """Train a captioner, or go on with one that was stopped."""
+    import keras
+
+    from sat_keras.pretrained import FORMAT, describe_encoder, make_encoder
+    from sat_keras.runs import open_run, recorded_run
+    from sat_keras.training import train_captioner
+
+    config = _config(arguments)
+    dataset = _dataset(arguments)
+    weights = _encoder_weights(arguments, config)
+    features = str(arguments.features or _default_features(dataset["name"]))
+    keras.utils.set_random_seed(config.seed)
+    precision = config.precision if config.encoder_trainable else "float32"
+    encoder = make_encoder(config, weights, precision)
+    config = _with_encoder_sizes(config, encoder, arguments)
+    # What no file can give back goes into the model's file.
+    in_model = config.encoder_trainable or weights is None
+    description = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "encoder": describe_encoder(encoder, weights, in_model),
+        "dataset": {**dataset, "features": features},
+    }
+    if open_run(arguments.out, description, arguments.overwrite):
+        print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
+        return
+    table = _load_splits(dataset, ("train", "dev"))
+    with recorded_run(arguments.out, arguments.command_line, config):
+        log = train_captioner(
+            config,
+            table,
+            encoder,
+            arguments.out,
+            features=features,
+            keep_encoder=in_model,
+            allow_truncated=arguments.allow_truncated,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    best = log.loc[log[f"dev_{config.monitor}"].idxmax()]
+    print(
+        f"Best of {len(log)} epochs on dev: epoch {int(best['epoch']) + 1}, "
+        f"BLEU-4 {best['dev_bleu4']:.2f} %, CIDEr {best['dev_cider']:.3f} (protocol coco). "
+        f"The model is in {arguments.out}."
+    )
+
+
+def evaluate(arguments):
+    """Caption a split by search and score it."""
+    from sat_keras.pretrained import (
+        load_pretrained,
+        pretrained_folder,
+        read_description,
+        write_json,
+    )
+    from sat_keras.runs import read_run
+    from sat_keras.training import caption_pictures, references_of
+
+    start = time.perf_counter()
+    folder = pretrained_folder(arguments.model)
+    description = read_description(folder)
+    dataset = _dataset(arguments, description)
+    table = _load_splits(dataset, (arguments.split,))
+    captioner = load_pretrained(folder, arguments.encoder_weights)
+    source = _source(arguments, captioner, description, table)
+    references = references_of(table)
+    print(f"Captioning {len(references)} {arguments.split} pictures of {dataset['name']} ...")
+    search = _search(arguments, captioner.config)
+    captions = caption_pictures(captioner, source, list(references), **search)
+    training = read_run(folder) or description["training"]
+    seconds = round(time.perf_counter() - start, 1)
+    results = {
+        "dataset": dataset["name"],
+        "split": arguments.split,
+        "pictures": len(references),
+        "encoder": captioner.config.encoder,
+        "attention": "soft",
+        "beam": search["beam_size"],
+        "length_penalty": search["length_penalty"],
+        **_provenance(arguments, captioner.config, training, seconds),
+        **_scores(dataset["name"], captions, table, references),
+    }
+    _print_results(results)
+    path = _results_path(arguments, folder)
+    write_json(path, results)
+    print(f"Written to {path}.")
+    if arguments.captions:
+        texts = [c.text for c in captions]
+        found = zip(references, texts, strict=True)
+        Path(arguments.captions).parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.captions, [{"image_id": i, "caption": text} for i, text in found])
+
+
+def caption(arguments):
+    """Describe photos in a sentence each and draw where the captioner looked."""
+    from sat_keras.images import load_image
+    from sat_keras.pretrained import load_pretrained, pretrained_folder, read_description
+
+    folder = pretrained_folder(arguments.model)
+    photos = list(arguments.photos)
+    if arguments.split:
+        dataset = _dataset(arguments, read_description(folder))
+        photos += _load_splits(dataset, (arguments.split,))["image"].unique().tolist()
+    if not photos:
+        raise ValueError("Expected a PHOTO, or --split for pictures of a data set. Received: none")
+    captioner = load_pretrained(folder, arguments.encoder_weights)
+    search = _search(arguments, captioner.config)
+    num_broken, taken = 0, set()
+    for photo in photos:
+        try:
+            picture = load_image(photo, arguments.allow_truncated)
+        except (OSError, ValueError) as error:
+            print(f"sat-keras: {_sentence(error)}", file=sys.stderr)
+            num_broken += 1
+            continue
+        (found,) = captioner.caption([picture], **search)
+        path = _free_path(Path(arguments.out), Path(photo).stem, taken)
+        _draw(captioner, picture, found, path)
+        print(f"{photo}: {found.text}\n  attention: {path}")
+    return 1 if num_broken else 0
+
+
+def features(arguments):
+    """Compute the annotation vectors of a data set's pictures ahead of a training."""
+    import keras
+
+    from sat_keras.features import extract_features
+    from sat_keras.pretrained import make_encoder
+
+    config = _config(arguments).replace(encoder_trainable=False)
+    dataset = _dataset(arguments)
+    table = _load_splits(dataset, [arguments.split] if arguments.split else ("train", "dev"))
+    keras.utils.set_random_seed(config.seed)
+    encoder = make_encoder(config, _encoder_weights(arguments, config))
+    out = arguments.out or _default_features(dataset["name"])
+    for split, part in table.groupby("split", sort=False):
+        print(f"{split}: {part['image_id'].nunique()} pictures", flush=True)
+        cache = extract_features(
+            part,
+            encoder,
+            out,
+            mirror=config.mirror and split == "train",
+            allow_truncated=arguments.allow_truncated,
+        )
+    print(f"{len(cache)} pictures by {encoder.describe()} are in {cache.directory}.")
+
+
+def export(arguments):
+    """Write a training's decoder in float16, as it comes with the package."""
+    from sat_keras.pretrained import (
+        load_pretrained,
+        pretrained_folder,
+        read_description,
+        save_pretrained,
+    )
+    from sat_keras.runs import read_run
+
+    folder = pretrained_folder(arguments.model)
+    description = read_description(folder)
+    captioner = load_pretrained(folder, encoder=False)
+    training = {**read_run(folder), "dataset": description.get("dataset", {}).get("name")}
+    target = save_pretrained(captioner, arguments.folder, training=training)
+    size = sum(path.stat().st_size for path in target.iterdir()) / 1e6
+    print(f"{size:.1f} MB are in {target}.")
+
+
+# What the commands share
+
+
+def _config(arguments):
+    """The preset with what the command line changes."""
+    config = getattr(Config, arguments.preset or DATASETS[arguments.dataset])()
+    names = [field.name for field in dataclasses.fields(Config)]
+    changes = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    encoder = changes.get("encoder", config.encoder)
+    if encoder != config.encoder:
+        image_size = 64 if encoder == "scenes" else 224
+        changes = {"encoder_layer": None, "image_size": image_size, **changes}
+    return config.replace(**changes)
+
+
+def _with_encoder_sizes(config, encoder, arguments):
+    """The config with the encoder's grid and feature size; asking for others is an error."""
+    sizes = {"grid_shape": tuple(encoder.grid_shape), "feature_dim": encoder.feature_dim}
+    for name, size in sizes.items():
+        asked = getattr(arguments, name, size)
+        if (tuple(asked) if name == "grid_shape" else asked) != size:
+            raise ValueError(
+                f"{_flag(name)} must be what the encoder {config.encoder} gives, {size}; leave the "
+                f"option out. Received: {asked}"
+            )
+    return config.replace(**sizes)
+
+
+def _encoder_weights(arguments, config):
+    """`"imagenet"`, a path, or None for random weights, as the scenes' CNN starts with."""
+    weights = arguments.encoder_weights
+    if weights is None:
+        return None if config.encoder == "scenes" else "imagenet"
+    return None if weights == "none" else weights
+
+
+def _default_features(dataset_name):
+    return Path("outputs", "features", dataset_name)
+
+
+def _dataset(arguments, description=None):
+    """What `_load_splits` takes: as the command line says, else as the captioner was trained."""
+    recorded = (description or {}).get("dataset", {})
+    name = arguments.dataset or recorded.get("name")
+    if name is None:
+        raise ValueError(
+            f"A pretrained captioner needs a data set: add --dataset {{{','.join(DATASETS)}}}. "
+            f"Received: {arguments.model}"
+        )
+    if name != recorded.get("name"):
+        recorded = {}
+    dataset = {"name": name}
+    for key, default in (("data_dir", "data"), ("splits", None), ("limit", None)):
+        given = getattr(arguments, key)
+        dataset[key] = recorded.get(key, default) if given is None else given
+    return dataset
+
+
+def _load_splits(dataset, splits):
+    """The captions table of some splits, of the first `limit` pictures of each."""
+    import pandas as pd
+
+    from sat_keras.datasets import load_dataset, scenes
+
+    limit, options = dataset["limit"], {}
+    if dataset["name"] == "scenes" and limit:
+        options["num_images"] = {name: min(limit, n) for name, n in scenes.NUM_IMAGES.items()}
+    tables = []
+    for split in splits:
+        table = load_dataset(
+            dataset["name"],
+            dataset["data_dir"],
+            splits=dataset["splits"],
+            only=split,
+            **options,
+        )
+        tables.append(table[table["image_id"].isin(table["image_id"].unique()[:limit])])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _source(arguments, captioner, description, table):
+    """The feature cache if the training had one or one is asked for, else the pictures' pixels."""
+    from sat_keras.features import extract_features
+    from sat_keras.loaders import PictureSource
+
+    options = {"allow_truncated": arguments.allow_truncated}
+    recorded = description.get("dataset", {}).get("features")
+    recorded = recorded if recorded and Path(recorded).is_dir() else None
+    folder = arguments.features or recorded
+    if description["encoder"]["in_model"] or folder is None:
+        return PictureSource(table, captioner.encoder.resize_images, **options)
+    return extract_features(table, captioner.encoder, folder, **options)
+
+
+def _search(arguments, config):
+    """Beam size and length penalty: the command line's, else the config's."""
+    asked = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
+    return {
+        name: getattr(config, name) if value is None else value for name, value in asked.items()
+    }
+
+
+def _provenance(arguments, config, training, seconds):
+    """How results came about: the training's part, where it is known, and the evaluation's."""
+    from sat_keras.runs import hardware, versions
+
+    commands = [training.get("command"), arguments.command_line]
+    return {
+        "seed": config.seed,
+        "command": " && ".join(filter(None, commands)),
+        "config": config.to_dict(),
+        "seconds": round(training.get("seconds", 0) + seconds, 1),
+        "seconds_of_evaluation": seconds,
+        "hardware": hardware(),
+        "versions": versions(),
+        "training": training,
+    }
+
+
+def _scores(dataset_name, captions, table, references):
+    """Everything that is measured: the captions and, where objects are known, the attention."""
+    from sat_keras.evaluation import caption_statistics, score_captions
+
+    candidates = {key: found.text for key, found in zip(references, captions, strict=True)}
+    results = {
+        "scores": score_captions(candidates, references),
+        "caption_statistics": caption_statistics(candidates),
+    }
+    if dataset_name == "scenes":
+        results["scenes"] = _scene_scores(dict(zip(references, captions, strict=True)), table)
+    return results
+
+
+def _scene_scores(captions, table):
+    """Shares, in percent, of true content words and of attention in the named objects' boxes."""
+    from sat_keras.datasets import load_objects
+    from sat_keras.datasets.scenes import caption_accuracy, words_to_boxes
+    from sat_keras.evaluation import attention_mass, pointing_accuracy
+    from sat_keras.images import load_image
+
+    num_correct = num_words = 0
+    maps, boxes = [], []
+    for image_id, objects in load_objects(table).groupby("image_id"):
+        found = captions[image_id]
+        correct, words = caption_accuracy(found.text, objects)
+        num_correct, num_words = num_correct + correct, num_words + words
+        for weights, box in zip(found.attention, words_to_boxes(found.words, objects), strict=True):
+            if box is not None:
+                maps.append(weights)
+                boxes.append(box)
+    scores = {
+        "content_words": num_words,
+        "content_word_accuracy": 100 * num_correct / max(num_words, 1),
+        "object_words": len(maps),
+    }
+    if maps:
+        size = load_image(table["image"].iloc[0]).shape[:2]
+        for name, measure in (
+            ("pointing_accuracy", pointing_accuracy),
+            ("attention_mass", attention_mass),
+        ):
+            score = measure(maps, boxes, size)
+            scores[name], scores[f"{name}_uniform"] = 100 * score.value, 100 * score.uniform
+    return scores
+
+
+def _print_results(results):
+    """The scores as a table."""
+    columns = ("bleu1", "bleu2", "bleu3", "bleu4", "cider")
+    print("protocol" + "".join(f"{name:>8}" for name in columns))
+    for protocol, scores in results["scores"].items():
+        bleu = "".join(f"{scores[name]:8.2f}" for name in columns[:-1])
+        print(f"{protocol:8}{bleu}{scores['cider']:8.3f}")
+    scenes = results.get("scenes", {})
+    for name in ("content_word_accuracy", "pointing_accuracy", "attention_mass"):
+        if name in scenes:
+            uniform = scenes.get(f"{name}_uniform")
+            beside = "" if uniform is None else f" (uniform attention: {uniform:.1f} %)"
+            print(f"{name.replace('_', ' ')}: {scenes[name]:.1f} %{beside}")
+
+
+def _results_path(arguments, folder):
+    """Where the results go: beside a training's model, for a pretrained one to outputs/."""
+    if arguments.out:
+        path = Path(arguments.out)
+    elif Path(arguments.model).is_dir():
+        path = folder / f"results-{arguments.split}.json"
+    else:
+        path = Path("outputs", f"{folder.name}-{arguments.split}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _free_path(folder, stem, taken):
+    """The path of a figure that no other photo of this command has."""
+    names = (f"{stem}.png" if n == 1 else f"{stem}-{n}.png" for n in range(1, len(taken) + 2))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return folder / name
+
+
+def _draw(captioner, picture, found, path):
+    from sat_keras.visualization import describe_attention, plot_attention, save_figure
+
+    seen = captioner.encoder.resize_images(picture)
+    figure = plot_attention(seen, found.words, found.attention, found.gate, title=found.text)
+    save_figure(figure, path, describe_attention(found.words, found.attention))
+
+
+# Arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, as all others of this program."""
+
+    def error(self, message):
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser():
+    parser = _Parser(
+        prog="sat-keras",
+        description="Show, Attend and Tell: image captioning with visual attention.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for run, add_options in (
+        (train, _train_options),
+        (evaluate, _evaluate_options),
+        (caption, _caption_options),
+        (features, _features_options),
+        (export, _export_options),
+    ):
+        summary = inspect.getdoc(run)
+        command = commands.add_parser(
+            run.__name__,
+            help=summary[0].lower() + summary.rstrip(".")[1:],
+            description=summary,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run)
+        add_options(command)
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return parser
+
+
+def _train_options(parser):
+    _add_dataset(parser, required=True)
+    _add_preset(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="folder for the model, its log and its curves"
+    )
+    _add_features(parser)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete another training in the folder --out"
+    )
+    _add_config(parser)
+
+
+def _evaluate_options(parser):
+    _add_model(parser, positional=True)
+    parser.add_argument(
+        "--split", choices=SPLITS, default="dev", help="what to caption (default: dev)"
+    )
+    _add_dataset(parser, required=False)
+    _add_features(parser)
+    _add_search(parser)
+    parser.add_argument(
+        "--out",
+        metavar="FILE.json",
+        help="file for the scores (default: results-SPLIT.json in the folder MODEL)",
+    )
+    parser.add_argument("--captions", metavar="FILE.json", help="file for the captions")
+
+
+def _caption_options(parser):
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="picture file")
+    _add_model(parser, positional=False)
+    parser.add_argument(
+        "--split", choices=SPLITS, help="caption pictures of the model's data set, see --limit"
+    )
+    _add_dataset(parser, required=False)
+    _add_search(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default=os.path.join("outputs", "captions"),
+        help="folder for the attention figures (default: outputs/captions)",
+    )
+
+
+def _features_options(parser):
+    _add_dataset(parser, required=True)
+    _add_preset(parser)
+    parser.add_argument("--split", choices=SPLITS, help="one split only (default: train and dev)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the cache (default: outputs/features/DATASET)"
+    )
+    _add_config(parser, _FEATURE_FIELDS)
+
+
+def _export_options(parser):
+    _add_model(parser, positional=True)
+    parser.add_argument("folder", metavar="FOLDER", help="folder to write, such as pretrained/NAME")
+
+
+def _add_dataset(parser, required):
+    trained = "" if required else " (default: what the model was trained on)"
+    parser.add_argument(
+        "--dataset", choices=DATASETS, required=required, help=f"name of the data set{trained}"
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="its folder, or the one above it (default: data)"
+    )
+    parser.add_argument(
+        "--splits", metavar="FILE", help="Karpathy's split file, or 'karpathy' to download it"
+    )
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="only the first N pictures of a split, for a quick try",
+    )
+    parser.add_argument(
+        "--encoder-weights",
+        metavar="WEIGHTS",
+        help="imagenet (Keras downloads them), a file's path, or none for random weights "
+        + ("(default: imagenet; none for scenes)" if required else "(default: as in training)"),
+    )
+    parser.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="use truncated JPEG files as far as they go, rather than stop at them",
+    )
+
+
+def _add_preset(parser):
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="config to start from (default: the data set's)"
+    )
+
+
+def _add_features(parser):
+    parser.add_argument(
+        "--features",
+        metavar="DIR",
+        help="folder of the cache of a frozen encoder's annotation vectors, computed where they "
+        "are missing (default: outputs/features/DATASET in training, then the training's)",
+    )
+
+
+def _add_model(parser, positional):
+    about = "a training's folder, or the name of a pretrained captioner"
+    if positional:
+        parser.add_argument("model", metavar="MODEL", help=about)
+    else:
+        parser.add_argument(
+            "--model", metavar="MODEL", default=PRETRAINED, help=f"{about} (default: {PRETRAINED})"
+        )
+
+
+def _add_search(parser):
+    parser.add_argument(
+        "--beam-size", type=_positive, metavar="N", help="beams of the search (default: as trained)"
+    )
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        metavar="X",
+        help="power of the length that a log-probability is divided by (default: as trained)",
+    )
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
+
+
+def _add_config(parser, names=None):
+    """One option for each field of the config, with its type, choices, help and defaults."""
+    hints, about = typing.get_type_hints(Config), _field_help()
+    group = parser
+    for field in dataclasses.fields(Config):
+        if names is None and field.name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[field.name])
+        if names is None or field.name in names:
+            group.add_argument(
+                _flag(field.name),
+                dest=field.name,
+                default=argparse.SUPPRESS,
+                help=f"{about.get(field.name, '')} (default: {_defaults(field.name)})",
+                **_value_options(field.name, hints[field.name]),
+            )
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def _value_options(name, hint):
+    """How argparse reads a field of this type."""
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(hint) is tuple:
+        return {"type": int, "nargs": 2, "metavar": ("ROWS", "COLUMNS")}
+    choices = PRECISIONS if name == "precision" else CHOICES.get(name)
+    if choices:
+        return {"choices": choices}
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    metavar = {int: "N", float: "X", str: "NAME"}[kinds[0]]
+    is_optional = type(None) in typing.get_args(hint)
+    return {"type": _or_none(kinds[0]) if is_optional else kinds[0], "metavar": metavar}
+
+
+def _or_none(kind):
+    """`kind`, with "none" for None."""
+
+    def parse(text):
+        return None if text.lower() == "none" else kind(text)
+
+    parse.__name__ = f"{kind.__name__} or none"
+    return parse
+
+
+def _field_help():
+    """What the docstring of `Config` says of each field, in plain text."""
+    text = inspect.getdoc(Config) or ""
+    attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    return {
+        name: re.sub(r"\s+", " ", about).rstrip(".").replace("`", "").replace("%", "%%")
+        for name, about in entries
+    }
+
+
+def _defaults(name):
+    """The field's value in each preset, once if all agree."""
+    values = {preset: _shown(getattr(getattr(Config, preset)(), name)) for preset in PRESETS}
+    if len(set(values.values())) == 1:
+        return values[PRESETS[0]]
+    return ", ".join(f"{preset} {value}" for preset, value in values.items())
+
+
+def _shown(value):
+    """A default as it is typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+# Errors, warnings and the noise of imports
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Args:
+        argv: List of arguments without the program's name, `sys.argv`'s by default.
+
+    Returns:
+        Integer exit code: 0, 1 if some photos could not be captioned, 2 for an error that the user
+        can mend, 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        with _short_warnings():
+            arguments = _parser().parse_args(argv)
+            arguments.command_line = shlex.join(["sat-keras", *argv])
+            _import_quietly()
+            return arguments.run(arguments) or 0
+    except KeyboardInterrupt:
+        print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        print(f"sat-keras: error: {_sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def _sentence(error):
+    """An error in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    is_ours = isinstance(error, (ValueError, OSError, FloatingPointError))
+    if not is_ours or len(text) > 1000:
+        return f"{text[:300]} ({type(error).__name__}; --debug shows where it comes from)"
+    return text
+
+
+@contextlib.contextmanager
+def _short_warnings():
+    """Shows this package's warnings as one line and leaves out other packages'."""
+    package = str(Path(__file__).resolve().parent)
+
+    def show(message, category, filename, *_):
+        if str(Path(filename).resolve()).startswith(package):
+            print(f"sat-keras: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _import_quietly():
+    """Imports Keras and its backend without what they write to stderr; an error is shown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what goes wrong is raised anyway
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    with _quiet_stderr():
+        import sat_keras.training  # noqa: F401
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    """Holds back what is written to file descriptor 2, by C++ too; shows it after an error."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,289 @@
+"""Trained captioners in folders: what a training leaves, and the small form that is shared.
+
+Both kinds of folder have a `config.json` with the captioner's config and its encoder's description.
+A training's has the weights in a `model.keras`; the shared kind, made by `save_pretrained`, has the
+vocabulary in the `config.json` and the decoder's weights, in float16, in a
+`decoder.weights.h5`. A frozen CNN that `config.json` can name is in neither: its weights are
+Keras's to download or a file's to read.
+"""
+
+import difflib
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+
+from sat_keras.captioner import Captioner
+from sat_keras.config import Config
+from sat_keras.encoder import ImageEncoder
+from sat_keras.tokenizer import Tokenizer
+
+FORMAT = 1
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.keras"
+WEIGHTS_FILE = "decoder.weights.h5"
+
+_PACKAGE = Path(__file__).resolve().parent
+# In an installed wheel the folder lies in the package, in a checkout beside it.
+_FOLDERS = (_PACKAGE / "pretrained", _PACKAGE.parent / "pretrained")
+
+
+def pretrained_names():
+    """List the captioners that come with this package.
+
+    Returns:
+        Sorted list of names for `load_pretrained`.
+    """
+    return sorted({path.parent.name for top in _FOLDERS for path in top.glob(f"*/{CONFIG_FILE}")})
+
+
+def pretrained_folder(name_or_folder):
+    """Find the folder of a captioner.
+
+    Args:
+        name_or_folder: One of `pretrained_names()`, the path of a folder with a `config.json`, or
+            the path of a `model.keras` in such a folder.
+
+    Returns:
+        `pathlib.Path` of the folder.
+
+    Raises:
+        FileNotFoundError: If there is none, with the names that there are.
+    """
+    path = Path(name_or_folder)
+    if path.name == MODEL_FILE:
+        path = path.parent
+    is_name = path.name == os.fspath(name_or_folder)
+    candidates = [path, *((top / path for top in _FOLDERS) if is_name else ())]
+    for candidate in candidates:
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    names = pretrained_names()
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names
+    raise FileNotFoundError(
+        f"Expected the folder of a trained captioner, with {CONFIG_FILE} in it, or the name of a "
+        f"pretrained one ({', '.join(near) or 'there is none here'}); train one with "
+        f"`sat-keras train`. Received: {os.fspath(name_or_folder)!r}"
+    )
+
+
+def read_description(folder):
+    """Read the `config.json` of a captioner's folder.
+
+    Args:
+        folder: The folder's path.
+
+    Returns:
+        Dictionary of `config` (a `Config`), `encoder` (dictionary of `weights`, `fingerprint` and
+        `in_model`), `training` (how it was trained; may be empty), `vocabulary` (list of words, or
+        `None` where the model's file has it) and, of a training, `dataset`.
+
+    Raises:
+        ValueError: If the file is damaged or another version's.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format"]
+        if version == FORMAT:
+            config = Config.from_dict(description["config"])
+            encoder = {key: description["encoder"][key] for key in _ENCODER_KEYS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The file {path} is damaged or another version's; get the folder again, train again, "
+            "or use the version of sat_keras that wrote it. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+    if version != FORMAT:
+        raise ValueError(
+            f"The file {path} is another version's; use the version of sat_keras that wrote it, "
+            f"or train again. Received: format {version!r}, expected {FORMAT}"
+        )
+    defaults = {"training": {}, "vocabulary": None}
+    return {**defaults, **description, "config": config, "encoder": encoder}
+
+
+_ENCODER_KEYS = ("weights", "fingerprint", "in_model")
+
+
+def describe_encoder(encoder, weights, in_model):
+    """Describe an encoder so that `config.json` can name it.
+
+    Args:
+        encoder: The `ImageEncoder`.
+        weights: What it was made with: `"imagenet"`, a file's path or `None`.
+        in_model: Boolean, whether the model's file contains it.
+
+    Returns:
+        Dictionary of values that JSON knows.
+    """
+    if weights not in (None, "imagenet"):
+        weights = os.path.abspath(weights)
+    return {"weights": weights, "fingerprint": encoder.fingerprint(), "in_model": in_model}
+
+
+def make_encoder(config, weights, dtype="float32"):
+    """Make the image encoder of a config.
+
+    Args:
+        config: A `Config`.
+        weights: `"imagenet"`, the path of a weights file, or `None` for random weights.
+        dtype: Its dtype policy.
+
+    Returns:
+        An `ImageEncoder`.
+    """
+    return ImageEncoder(
+        config.encoder,
+        layer=config.encoder_layer,
+        weights=weights,
+        resize=config.resize,
+        image_size=config.image_size,
+        trainable=config.encoder_trainable,
+        dtype=dtype,
+        name="encoder",
+    )
+
+
+def load_pretrained(name_or_folder, encoder_weights=None, encoder=True):
+    """Load a trained captioner, in float32 and ready to caption.
+
+    Args:
+        name_or_folder: One of `pretrained_names()` such as `"flickr8k-soft-vgg16"`, or the folder
+            that a training or `save_pretrained` wrote.
+        encoder_weights: Weights of its frozen CNN: `"imagenet"` for Keras's download, the path of a
+            weights file, or `None` for those it was trained with (`"imagenet"` for the captioners
+            that come with this package). Of no effect where the encoder was trained as well.
+        encoder: Boolean, `False` leaves out a frozen CNN, for use with cached annotation vectors:
+            nothing is downloaded.
+
+    Returns:
+        A `Captioner`.
+
+    Raises:
+        FileNotFoundError: If there is no such captioner or no such weights file.
+        ValueError: If a file is damaged or another version's, or the weights do not fit.
+        ConnectionError: If Keras cannot download the CNN's weights.
+
+    Example:
+
+    >>> captioner = load_pretrained("flickr8k-soft-vgg16")
+    >>> captioner.caption([sat_keras.load_image("photo.jpg")])[0].text
+    'two dogs run through the grass'
+    """
+    folder = pretrained_folder(name_or_folder)
+    description = read_description(folder)
+    in_model = description["encoder"]["in_model"]
+    captioner = _load_weights(folder, description)
+    if in_model or not encoder:
+        return captioner
+    weights = encoder_weights or description["encoder"]["weights"]
+    config = captioner.config
+    complete = Captioner(config, captioner.tokenizer, make_encoder(config, weights))
+    complete.decoder.set_weights(captioner.decoder.get_weights())
+    return complete
+
+
+def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None):
+    """Save a captioner in the form that is shared: its decoder in float16, without the CNN.
+
+    Args:
+        captioner: A `Captioner` with a tokenizer and a frozen encoder (or none, if it works on
+            annotation vectors).
+        folder: Where to write `config.json` and `decoder.weights.h5`; made if it does not exist.
+        encoder_weights: `"imagenet"`, the weights that whoever loads it takes by default.
+        training: Optional dictionary of how it was trained, for `config.json`.
+
+    Returns:
+        `pathlib.Path` of the folder.
+
+    Raises:
+        ValueError: If the encoder was trained, so that a frozen CNN cannot replace it, or there is
+            no tokenizer.
+
+    Example:
+
+    >>> save_pretrained(captioner, "pretrained/mine")
+    >>> load_pretrained("pretrained/mine")
+    """
+    if captioner.config.encoder_trainable:
+        raise ValueError(
+            "A captioner whose encoder was trained cannot be saved without it: share its "
+            f"{MODEL_FILE}. Received: config.encoder_trainable=True"
+        )
+    if captioner.tokenizer is None:
+        raise ValueError("Sentences need a tokenizer: none to save. Received: tokenizer=None")
+    fingerprint = captioner.encoder.fingerprint() if captioner.encoder else None
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = Captioner(captioner.config, captioner.tokenizer, dtype="float16")
+    half.decoder.set_weights(captioner.decoder.get_weights())
+    half.save_weights(folder / WEIGHTS_FILE, overwrite=True)
+    description = {
+        "format": FORMAT,
+        "config": captioner.config.to_dict(),
+        "encoder": {"weights": encoder_weights, "fingerprint": fingerprint, "in_model": False},
+        "training": training or {},
+        "vocabulary": captioner.tokenizer.get_vocabulary(),
+    }
+    write_json(folder / CONFIG_FILE, description)
+    return folder
+
+
+def save_model(captioner, path):
+    """Save a captioner as a `.keras` file that appears when it is complete.
+
+    Args:
+        captioner: A `Captioner` that is not compiled (the optimizer's state would be saved too).
+        path: The file's path.
+    """
+    path = Path(path)
+    # Within the same folder, so that the renaming cannot fail half-way.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as partial:
+        captioner.save(Path(partial) / path.name)
+        os.replace(Path(partial) / path.name, path)
+
+
+def write_json(path, value):
+    """Write a JSON file that appears when it is complete.
+
+    Args:
+        path: The file's path.
+        value: Anything that JSON knows.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _load_weights(folder, description):
+    """The captioner of a folder, with its encoder only if the folder has it."""
+    vocabulary = description["vocabulary"]
+    path = folder / (MODEL_FILE if vocabulary is None else WEIGHTS_FILE)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The file {path} is missing: the training was stopped before its first epoch was "
+            "over, or the folder is incomplete; go on with the same `sat-keras train` command, or "
+            f"get the folder again. Received: {folder}"
+        )
+    try:
+        if vocabulary is None:
+            return keras.saving.load_model(path, compile=False)
+        captioner = Captioner(description["config"], Tokenizer(vocabulary))
+        captioner.load_weights(path)
+        return captioner
+    except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"The file {path} is damaged or another version's; get it again, train again, or use "
+            f"the version of sat_keras that wrote it. Received: {_innermost(error)}"
+        ) from error
+
+
+def _innermost(error):
+    """What is the matter, out of Keras's long message about what could not be deserialized."""
+    message = str(error).rpartition("Exception encountered: ")[2]
+    return " ".join(message.split())[:300]
