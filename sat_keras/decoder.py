@@ -107,6 +107,9 @@ class AttentionDecoder(keras.Layer):
         def dense(units, name, **options):
             return keras.layers.Dense(units, name=name, dtype=self.dtype_policy, **options)
 
+        def drop(rate, name):
+            return keras.layers.Dropout(rate, name=name, dtype=self.dtype_policy)
+
         self.embedding = keras.layers.Embedding(
             vocabulary_size,
             embedding_dim,
@@ -134,10 +137,10 @@ class AttentionDecoder(keras.Layer):
             self.output_hidden = dense(embedding_dim, "output_hidden")
             self.output_context = dense(embedding_dim, "output_context", use_bias=False)
         self.output_words = None if tie_embeddings else dense(vocabulary_size, "output_words")
-        self.drop_output = keras.layers.Dropout(dropout, name="drop_output")
-        self.drop_hidden = keras.layers.Dropout(dropout, name="drop_hidden")
-        self.drop_embedding = keras.layers.Dropout(embedding_dropout, name="drop_embedding")
-        self.drop_annotations = keras.layers.Dropout(annotation_dropout, name="drop_annotations")
+        self.drop_output = drop(dropout, "drop_output")
+        self.drop_hidden = drop(dropout, "drop_hidden")
+        self.drop_embedding = drop(embedding_dropout, "drop_embedding")
+        self.drop_annotations = drop(annotation_dropout, "drop_annotations")
 
     def build(self, token_ids_shape, annotations_shape):
         feature_dim = annotations_shape[-1]
