@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 
+@keras.saving.register_keras_serializable("sat_keras")
 class BahdanauAttention(keras.Layer):
     """Additive (Bahdanau) attention over a picture's annotation vectors.
 

@@ -7,6 +7,7 @@ from sat_keras.attention import BahdanauAttention
 from sat_keras.recurrence import RecurrenceWeights, attention_recurrence, attention_step
 
 
+@keras.saving.register_keras_serializable("sat_keras")
 class AttentionDecoder(keras.Layer):
     """LSTM decoder of Show, Attend and Tell, which looks at the picture before every word.
 
