@@ -67,7 +67,8 @@ class Captioner(keras.Model):
         `(batch_size, captions, steps)`.
 
     Raises:
-        ValueError: If encoder and config do not fit, or inputs lack what is needed.
+        ValueError: If encoder and config do not fit, there is neither a tokenizer nor a
+            `config.vocabulary_size`, or inputs lack what is needed.
 
     Example:
 
@@ -97,6 +98,11 @@ class Captioner(keras.Model):
                     f"encoder {encoder.grid_shape}, {encoder.feature_dim}; config {expected}"
                 )
         vocabulary_size = tokenizer.vocabulary_size if tokenizer else config.vocabulary_size
+        if vocabulary_size is None:
+            raise ValueError(
+                "The number of words must come from somewhere: give the captioner a `tokenizer`, "
+                "or the config a `vocabulary_size`. Received: tokenizer=None, vocabulary_size=None"
+            )
         self.decoder = AttentionDecoder(
             vocabulary_size=vocabulary_size,
             embedding_dim=config.embedding_dim,
