@@ -64,8 +64,7 @@ def train(arguments):
     weights = _encoder_weights(arguments, config)
     features = str(arguments.features or _default_features(dataset["name"]))
     keras.utils.set_random_seed(config.seed)
-    precision = config.precision if config.encoder_trainable else "float32"
-    encoder = make_encoder(config, weights, precision)
+    encoder = make_encoder(config, weights, config.precision)
     config = _with_encoder_sizes(config, encoder, arguments)
     # What no file can give back goes into the model's file.
     in_model = config.encoder_trainable or weights is None
@@ -184,7 +183,7 @@ def features(arguments):
     dataset = _dataset(arguments)
     table = _load_splits(dataset, [arguments.split] if arguments.split else ("train", "dev"))
     keras.utils.set_random_seed(config.seed)
-    encoder = make_encoder(config, _encoder_weights(arguments, config))
+    encoder = make_encoder(config, _encoder_weights(arguments, config), config.precision)
     out = arguments.out or _default_features(dataset["name"])
     for split, part in table.groupby("split", sort=False):
         print(f"{split}: {part['image_id'].nunique()} pictures", flush=True)

@@ -56,7 +56,8 @@ class Config:
         monitor: Dev score that chooses the checkpoint: `"cider"` or `"bleu4"`.
         beam_size: Beams of the search.
         length_penalty: Power of the caption's length that its log-probability is divided by.
-        precision: Keras dtype policy of training: `"float32"`, `"mixed_bfloat16"`, ...
+        precision: Keras dtype policy of training and of the annotation vectors it reads:
+            `"float32"`, `"mixed_bfloat16"`, ...
         seed: Seed of weights, minibatches and dropout.
 
     Raises:
@@ -230,7 +231,16 @@ class Config:
             encoder="VGG16",
             resize="squash",
             min_count=5,
-            max_length=20,
+            attention_dim=256,
+            embedding_dropout=0.3,
+            penalty_weight=0.5,
+            label_smoothing=0.1,
+            mirror=True,
+            learning_rate=1e-3,
+            schedule="cosine",
+            ema_momentum=0.998,
+            epochs=14,
+            precision="mixed_bfloat16",
         )
 
     @classmethod
