@@ -3,7 +3,7 @@
 The toolkit cuts captions by the Penn Treebank's conventions (Stanford's `PTBTokenizer`),
 lower-cases them and drops punctuation. `ptb_tokenize` does the same in one regular expression. On
 Flickr8k's 40,460 captions all tokens are equal; they may differ in what captions hardly contain,
-such as markup and emoticons.
+such as emoticons.
 
 What surprises is the toolkit's and kept on purpose: brackets stay, as `-lrb-` and `-rrb-`, for they
 are compared with the list of punctuation after lower-casing; runs such as `!!` and `?!` stay; so do
@@ -57,6 +57,8 @@ def _token_pattern():
         r"(?:https?|ftp)://[^\s<>\"']*[^\s<>\"'.,!?;:()]",
         r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
         rf"(?:{alnum}[\w-]*\.)+(?:com|net|org|edu)\b",
+        # Markup, and so <unk>
+        rf"</?{letter}[^<>\s]*>",
         # Names such as AT&T, in capitals only
         r"(?-i:[A-Z]+(?:[+&][A-Z]+)+)",
         # Words with an apostrophe that starts no clitic: O'Brien, ma'am, rock 'n' roll, the '50s

@@ -1,0 +1,344 @@
+"""Scores against pycocoevalcap and hand-made cases, attention metrics against drawn maps."""
+
+import functools
+import math
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sat_keras.evaluation import (
+    attention_entropy,
+    attention_mass,
+    caption_statistics,
+    cider,
+    corpus_bleu,
+    pointing_accuracy,
+    score_captions,
+    total_variation,
+)
+from sat_keras.ptb import ptb_tokenize
+
+needs_java = pytest.mark.skipif(
+    shutil.which("java") is None, reason="the toolkit's tokeniser needs Java"
+)
+
+REFERENCES = {
+    "1.jpg": ["A dog runs on the beach.", "The dog is running."],
+    "2.jpg": ["Two boys play football.", "Boys with a ball."],
+}
+CANDIDATES = {"1.jpg": "a dog runs", "2.jpg": "two boys play football"}
+
+
+def toolkit_scores(candidates, references):
+    """BLEU-1 to -4 in percent and CIDEr-D per picture by pycocoevalcap, of lists of tokens."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+
+    results = {i: [" ".join(tokens)] for i, tokens in enumerate(candidates)}
+    truths = {i: [" ".join(tokens) for tokens in r] for i, r in enumerate(references)}
+    bleu, _ = Bleu(4).compute_score(truths, results, verbose=0)
+    _, per_picture = Cider().compute_score(truths, results)
+    return 100 * np.array(bleu), per_picture
+
+
+captions = st.lists(st.sampled_from("abcde"), max_size=9)
+pictures = st.tuples(captions, st.lists(captions, min_size=1, max_size=4))
+
+
+@settings(max_examples=50)
+@given(st.lists(pictures, min_size=1, max_size=6))
+def test_equal_to_the_toolkit_on_random_corpora(corpus):
+    assume(any(any(references) for _, references in corpus))  # or the toolkit crashes
+    candidates, references = zip(*corpus, strict=True)
+    bleu, per_picture = toolkit_scores(candidates, references)
+    np.testing.assert_allclose(corpus_bleu(candidates, references), bleu, atol=1e-6)
+    np.testing.assert_allclose(cider(candidates, references), per_picture, atol=1e-6)
+
+
+@functools.cache
+def flickr8k_captions(folder):
+    """Captions of all pictures by file name, and the names of the dev split."""
+    with zipfile.ZipFile(folder / "flickr8k" / "Flickr8k_text.zip") as archive:
+        lines = archive.read("Flickr8k.token.txt").decode().splitlines()
+        dev = archive.read("Flickr_8k.devImages.txt").decode().split()
+    table = {}
+    for line in lines:
+        key, caption = line.split("\t")
+        table.setdefault(key.split("#")[0], []).append(caption)
+    return table, dev
+
+
+def test_equal_to_the_toolkit_on_flickr8k(shared):
+    table, dev = flickr8k_captions(shared)
+    candidates = {name: table[name][0] for name in dev}
+    references = {name: table[name][1:] for name in dev}
+    scores = score_captions(candidates, references)
+    tokens = [ptb_tokenize(caption) for caption in candidates.values()]
+    reference_tokens = [[ptb_tokenize(c) for c in references[name]] for name in dev]
+    bleu, per_picture = toolkit_scores(tokens, reference_tokens)
+    ours = [scores["coco"][f"bleu{n}"] for n in range(1, 5)]
+    np.testing.assert_allclose(ours, bleu, atol=1e-6)
+    assert scores["coco"]["cider"] == pytest.approx(np.mean(per_picture), abs=1e-6)
+    assert 15 < scores["coco"]["bleu4"] < 30  # what people reach against each other
+
+
+@needs_java
+def test_tokens_equal_to_the_toolkit_on_flickr8k(shared):
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    table, _ = flickr8k_captions(shared)
+    lines = [caption for picture in table.values() for caption in picture]
+    theirs = PTBTokenizer().tokenize({i: [{"caption": line}] for i, line in enumerate(lines)})
+    differing = [
+        (line, theirs[i][0])
+        for i, line in enumerate(lines)
+        if ptb_tokenize(line) != theirs[i][0].split()
+    ]
+    assert len(lines) == 40460
+    assert differing == []
+
+
+# What Stanford's tokeniser and the toolkit's list of punctuation make of them.
+TOKENS = {
+    "A dog runs.": "a dog runs",
+    "  A dog ,  a cat ;and:more  ": "a dog a cat and more",
+    "The man's dog, the dogs' bowls": "the man 's dog the dogs bowls",
+    "It isn't, can't, won't, CAN'T": "it is n't ca n't wo n't ca n't",
+    "I'm sure they're what we've seen, he'd say": "i 'm sure they 're what we 've seen he 'd say",
+    "he’d’ve gone": "he 'd 've gone",
+    "we cannot, gonna, wanna": "we can not gon na wan na",
+    "five o'clock, O'Brien, ma'am": "five o'clock o'brien ma'am",
+    "rock 'n' roll of the '50s, 1950's": "rock 'n' roll of the '50s 1950 's",
+    "a sign reads \"STOP\", or 'stop'.": "a sign reads stop or stop",
+    "“curly” ‘quotes’": "curly quotes",
+    "a half-eaten four-year-old's t-shirt": "a half-eaten four-year-old 's t-shirt",
+    "wait - no -- really... no — never": "wait no really no never",
+    "a cat (black) [sic]": "a cat -lrb- black -rrb- -lsb- sic -rsb-",
+    "Mr. Smith of St. Louis in the U.S.": "mr. smith of st. louis in the u.s.",
+    "vitamin C. And the letter b.": "vitamin c. and the letter b.",
+    "boat no. 7, there is no. But": "boat no. 7 there is no but",
+    "at 3:30 or 12:00pm": "at 3:30 or 12:00 pm",
+    "1,000 pieces, 3.5 stars, 1/2 pizza, 2x4": "1,000 pieces 3.5 stars 1/2 pizza 2x4",
+    "$5.00, 50%, #3, a 10-speed": "$ 5.00 50 % # 3 a 10-speed",
+    "R&B at AT&T & co": "r&b at at&t & co",
+    "and/or w/ cheese": "and/or w / cheese",
+    "What?! Wow!! Oh!": "what ?! wow !! oh",
+    "one sentence.Another one": "one sentence.another one",
+    "visit www.example.com.": "visit www.example.com",
+    "café naïve": "café naïve",
+    "a <unk> of <unk>": "a <unk> of <unk>",
+    "": "",
+    " . ": "",
+    "\t\n": "",
+}
+
+
+@pytest.mark.parametrize("text", TOKENS)
+def test_tokens_of_tricky_captions(text):
+    assert ptb_tokenize(text) == TOKENS[text].split()
+
+
+@needs_java
+def test_table_of_tricky_captions_is_right():
+    pytest.importorskip("pycocoevalcap")
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    lines = [text for text in TOKENS if text.strip()]
+    theirs = PTBTokenizer().tokenize({i: [{"caption": line}] for i, line in enumerate(lines)})
+    for i, line in enumerate(lines):
+        assert theirs[i][0].split() == TOKENS[line].split()
+
+
+@given(st.text())
+def test_any_text_has_lower_case_tokens(text):
+    tokens = ptb_tokenize(text)
+    assert all(token and token == token.strip() for token in tokens)
+    assert not {".", ",", "'", '"', "!", "?", "-", ":", ";"} & set(tokens)
+
+
+def test_bleu_by_hand():
+    # 7 of 7 words, 5 of 5 pairs, 3 of 3 triples and 1 of 1; 7 words against 4 + 4.
+    scores = score_captions(CANDIDATES, REFERENCES)
+    for n in range(1, 5):
+        assert scores["coco"][f"bleu{n}"] == pytest.approx(100 * math.exp(1 - 8 / 7), abs=1e-4)
+        assert scores["paper"][f"bleu{n}"] == pytest.approx(100, abs=1e-4)
+
+
+def test_bleu_clips_repeated_words():
+    bleu = corpus_bleu([["the"] * 7], [[["the", "cat", "the"], ["a", "the"]]])
+    assert bleu[0] == pytest.approx(100 * 2 / 7)
+    assert bleu[1] == pytest.approx(0, abs=1e-3)
+
+
+def test_bleu_takes_the_closest_reference_and_the_shorter_of_two():
+    words = "abcdefgh"
+    references = [[words[:2], words[:6]]]
+    assert corpus_bleu([words[:4]], references)[0] == pytest.approx(100)  # 2 words, not 6
+    references = [[words[:1], words[:5]]]
+    assert corpus_bleu([words[:4]], references)[0] == pytest.approx(100 * math.exp(1 - 5 / 4))
+
+
+def test_protocols_differ_in_the_brevity_penalty_only():
+    long = {"1.jpg": "a dog runs on the beach today", "2.jpg": "two boys play football again"}
+    scores = score_captions(long, REFERENCES)
+    assert scores["coco"] == scores["paper"]
+    short = score_captions(CANDIDATES, REFERENCES)
+    assert short["coco"]["bleu4"] < short["paper"]["bleu4"]
+    assert short["coco"]["cider"] == short["paper"]["cider"]
+    assert list(score_captions(long, REFERENCES, protocols=["paper"])) == ["paper"]
+
+
+def test_cider_prefers_rare_words_and_the_references_themselves():
+    tokens = {name: [ptb_tokenize(c) for c in refs] for name, refs in REFERENCES.items()}
+    references = list(tokens.values())
+    same = cider([references[0][0], references[1][0]], references)
+    other = cider([references[1][0], references[0][0]], references)
+    assert (same > 2).all()
+    assert (other < 0.1).all()
+    # Every picture says "a", one says "zebra".
+    references = [[["a", "zebra"]], [["a", "cat"]], [["a", "dog"]]]
+    common, rare = (cider([[w], ["x"], ["x"]], references)[0] for w in ("a", "zebra"))
+    assert common == 0
+    assert rare > 1
+
+
+def test_perfect_captions():
+    references = {"1": ["a dog runs on sand"], "2": ["two boys play at home"]}
+    scores = score_captions({k: v[0] for k, v in references.items()}, references)["coco"]
+    assert scores["bleu4"] == pytest.approx(100)
+    assert scores["cider"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize("caption", ["", " ", ".", "''"])
+def test_empty_candidates_score_0(caption):
+    scores = score_captions(dict.fromkeys(REFERENCES, caption), REFERENCES)
+    assert {value for protocol in scores.values() for value in protocol.values()} == {0.0}
+    one_empty = score_captions({**CANDIDATES, "1.jpg": caption}, REFERENCES)
+    assert 0 < one_empty["coco"]["bleu4"] < score_captions(CANDIDATES, REFERENCES)["coco"]["bleu4"]
+
+
+def test_order_and_pairs_do_not_matter():
+    expected = score_captions(CANDIDATES, REFERENCES)
+    assert score_captions(reversed(CANDIDATES.items()), REFERENCES) == expected
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "received"),
+    [
+        ({}, REFERENCES, "none"),
+        ({**CANDIDATES, "8.jpg": "a", "9.jpg": "a"}, REFERENCES, "2 .*without ref.*'8.jpg'"),
+        ({"2.jpg": "boys"}, REFERENCES, "1 .*without a candidate.*'1.jpg'"),
+        (CANDIDATES, {**REFERENCES, "2.jpg": []}, "1 .*empty list.*'2.jpg'"),
+        (CANDIDATES, {"1.jpg": "a dog", "2.jpg": "two"}, "2 .*a string.*'1.jpg'"),
+        ([("1.jpg", "a"), ("2.jpg", "b"), ("1.jpg", "c")], REFERENCES, "1 .*once.*'1.jpg'"),
+    ],
+)
+def test_bad_candidates_and_references(candidates, references, received):
+    with pytest.raises(ValueError, match=f"(?s)must .* Received: {received}"):
+        score_captions(candidates, references)
+
+
+def test_unknown_protocol():
+    with pytest.raises(ValueError, match="must be out of .* Received: 'meteor'"):
+        score_captions(CANDIDATES, REFERENCES, protocols=["coco", "meteor"])
+
+
+def test_caption_statistics():
+    captions = {"1": "a dog runs", "2": "a dog runs", "3": "<unk> a cat", "4": ""}
+    expected = {
+        "captions": 4,
+        "mean_length": 9 / 4,
+        "vocabulary": 5,
+        "distinct1": 5 / 9,
+        "distinct2": 4 / 6,
+        "repeated": 1 / 4,
+        "unknown": 1 / 9,
+    }
+    assert caption_statistics(captions) == pytest.approx(expected)
+    assert caption_statistics(list(captions.values())) == pytest.approx(expected)
+    assert caption_statistics(captions.items()) == pytest.approx(expected)
+    assert caption_statistics([""])["distinct2"] == 0
+    with pytest.raises(ValueError, match="at least one caption. Received: "):
+        caption_statistics({})
+
+
+def one_hot_map(row, column, grid=(4, 8)):
+    attention_map = np.zeros(grid)
+    attention_map[row, column] = 1.0
+    return attention_map
+
+
+def test_pointing_accuracy():
+    # Cells of 10 x 10 pixels; the centre of cell (1, 2) is x = 25, y = 15.
+    maps = np.stack([one_hot_map(1, 2)] * 5)
+    boxes = [
+        [20, 10, 30, 20],
+        [25, 15, 26, 16],  # low edges are inside
+        [20, 10, 25, 20],  # high edges are not
+        [10, 20, 20, 30],  # rows and columns swapped
+        [0, 0, 80, 40],
+    ]
+    accuracy, uniform = pointing_accuracy(maps, boxes, (40, 80))
+    assert accuracy == pytest.approx(3 / 5)
+    assert uniform == pytest.approx((1 + 1 + 0 + 1 + 32) / 32 / 5)
+
+
+def test_uniform_maps_get_the_uniform_figure():
+    generator = np.random.default_rng(0)
+    low = generator.uniform(0, 20, size=(20, 2))
+    boxes = np.concatenate([low, low + generator.uniform(5, 20, size=(20, 2))], axis=1)
+    maps = np.full((20, 4, 8), 1 / 32)
+    for metric in (pointing_accuracy, attention_mass):
+        score = metric(maps, boxes, (40, 80))
+        assert score.value == pytest.approx(score.uniform)
+        assert 0 < score.uniform < 1
+    area = (np.minimum(boxes[:, 2:], [80, 40]) - boxes[:, :2]).prod(axis=1) / (40 * 80)
+    assert attention_mass(maps, boxes, (40, 80)).uniform == pytest.approx(area.mean())
+
+
+def test_attention_mass_counts_cells_by_their_covered_part():
+    attention_map = 0.5 * one_hot_map(1, 2) + 0.25 * one_hot_map(1, 3) + 0.25 * one_hot_map(3, 7)
+    box = [25, 10, 40, 15]  # a quarter of cell (1, 2), half of (1, 3)
+    score = attention_mass(3 * attention_map[None], [box], (40, 80))
+    assert score.value == pytest.approx(0.5 / 4 + 0.25 / 2)
+    assert score.uniform == pytest.approx(15 * 5 / (40 * 80))
+
+
+def test_attention_entropy():
+    maps = np.stack([one_hot_map(0, 0), np.full((4, 8), 1 / 32), np.full((4, 8), 7.0)])
+    np.testing.assert_allclose(attention_entropy(maps), [0, math.log(32), math.log(32)])
+    assert attention_entropy(maps[None]).shape == (1, 3)
+
+
+def test_total_variation():
+    half = (one_hot_map(0, 0) + one_hot_map(1, 1)) / 2
+    maps = np.stack([one_hot_map(0, 0), half, half, one_hot_map(2, 2)])
+    np.testing.assert_allclose(total_variation(maps), [0.5, 0, 1])
+    assert total_variation(maps[None]).shape == (1, 3)
+    assert total_variation(maps[:1]).shape == (0,)
+
+
+BOX = [[0, 0, 5, 5]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: attention_entropy(np.zeros((2, 4, 8))),
+        lambda: attention_entropy(np.full((2, 4, 8), np.nan)),
+        lambda: attention_entropy(np.ones(8)),
+        lambda: total_variation(-np.ones((2, 4, 8))),
+        lambda: pointing_accuracy(np.ones((0, 4, 8)), np.zeros((0, 4)), (40, 80)),
+        lambda: pointing_accuracy(np.ones((4, 8)), BOX, (40, 80)),
+        lambda: pointing_accuracy(np.ones((2, 4, 8)), BOX, (40, 80)),
+        lambda: attention_mass(np.ones((1, 4, 8)), [[5, 0, 5, 5]], (40, 80)),
+        lambda: attention_mass(np.full((1, 4, 8), np.inf), BOX, (40, 80)),
+    ],
+)
+def test_bad_maps_and_boxes(call):
+    with pytest.raises(ValueError, match=r"(?s)must .* Received: "):
+        call()
