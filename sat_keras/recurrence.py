@@ -6,6 +6,7 @@ that tensor again, and whatever is a product over the steps is one matrix produc
 """
 
 import collections
+import itertools
 
 from keras import ops
 
@@ -66,8 +67,8 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
         keys,
         *weights,
     )
-    sizes = hidden.shape[-1], annotations.shape[-1], annotations.shape[1]
-    return ops.split(outputs, [sum(sizes[: i + 1]) for i in range(len(sizes))], axis=-1)
+    steps = _unpack(outputs, _widths(hidden, annotations))
+    return steps["hidden"], steps["context"], steps["attention_weights"], steps["gate"]
 
 
 def lstm_update(units, cell):
@@ -136,36 +137,23 @@ def _recurrence(embedded, hidden, cell, annotations, keys, *weights):
         )
         return {"hidden": new["hidden"], "cell": new["cell"]}, new
 
-    widths = {
-        "hidden": hidden.shape[-1],
-        "cell": hidden.shape[-1],
-        "context": annotations.shape[-1],
-        "attention_weights": annotations.shape[1],
-        "gate": 1,
-        "looked": annotations.shape[-1],
-        "activations": embedded.shape[-1],
-    }
     start = {"hidden": hidden, "cell": cell}
-    _, saved = _loop(step, start, widths, ops.shape(embedded)[:3])
-    outputs = [saved[name] for name in ("hidden", "context", "attention_weights", "gate")]
+    _, outputs = _loop(step, start, _widths(hidden, annotations), ops.shape(embedded)[:3])
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
-        return _backward(upstream, saved, hidden, cell, annotations, keys, weights)
+        return _backward(upstream, outputs, hidden, cell, annotations, keys, weights)
 
-    return ops.concatenate(outputs, axis=-1), gradient
+    return outputs, gradient
 
 
-def _backward(upstream, saved, hidden, cell, annotations, keys, weights):
+def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
     """Compute the gradient of `_recurrence` for each of its arguments, last step first."""
     dtype = keys.dtype
     dims = hidden.shape[-1], annotations.shape[-1], annotations.shape[1], keys.shape[-1]
     hidden_dim, feature_dim, num_regions, attention_dim = dims
-    d_hiddens, d_contexts, d_weights, d_gates = ops.split(
-        upstream,
-        [hidden_dim, hidden_dim + feature_dim, hidden_dim + feature_dim + num_regions],
-        axis=-1,
-    )
+    saved = _unpack(outputs, _widths(hidden, annotations))
+    d_saved = _unpack(upstream, _widths(hidden, annotations))
     score_vector = ops.cast(weights.score_vector[:, 0], "float32")
     previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
     previous_cell = ops.concatenate([cell[None], saved["cell"][:-1]])
@@ -178,16 +166,16 @@ def _backward(upstream, saved, hidden, cell, annotations, keys, weights):
 
     def step(reverse_t, carry):
         t = steps - 1 - reverse_t
-        d_hidden = carry["hidden"] + d_hiddens[t]
+        d_hidden = carry["hidden"] + d_saved["hidden"][t]
         d_cell = carry["cell"] + d_hidden * local["cell_of_hidden"][t]
         d_units = ops.concatenate([d_cell, d_cell, d_cell, d_hidden], -1) * local["units"][t]
         d_context = ops.matmul(ops.cast(d_units, dtype), context_kernel_t)
-        d_context = ops.cast(d_context, "float32") + d_contexts[t]
-        d_gate = ops.sum(d_context * saved["looked"][t], -1, keepdims=True) + d_gates[t]
+        d_context = ops.cast(d_context, "float32") + d_saved["context"][t]
+        d_gate = ops.sum(d_context * saved["looked"][t], -1, keepdims=True) + d_saved["gate"][t]
         d_looked = d_context * saved["gate"][t]
         looked_at = saved["attention_weights"][t]
         d_weight = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
-        d_weight = ops.cast(d_weight, "float32") + d_weights[t]
+        d_weight = ops.cast(d_weight, "float32") + d_saved["attention_weights"][t]
         d_scores = looked_at * (d_weight - ops.sum(looked_at * d_weight, -1, keepdims=True))
         # d tanh = (1 - tanh^2), and the scores' gradient sums to 0 over the regions: so the
         # squared part is all that reaches the query, and the 1 can wait until after the loop.
@@ -215,7 +203,8 @@ def _backward(upstream, saved, hidden, cell, annotations, keys, weights):
         "looked": feature_dim,
         "scores": num_regions,
     }
-    carry, d = _loop(step, start, widths, ops.shape(upstream)[:3], reverse=True)
+    carry, rows = _loop(step, start, widths, ops.shape(upstream)[:3], reverse=True)
+    d = _unpack(rows, widths)
     d_scores = ops.expand_dims(ops.sum(d["scores"], (0, 2)), -1)
     d_keys = (d_scores - carry["keys"]) * score_vector
     return (
@@ -266,22 +255,40 @@ def _sum_over_steps(weights, d_looked, dtype):
     return ops.matmul(ops.transpose(rows(weights), (0, 2, 1)), rows(d_looked))
 
 
+def _widths(hidden, annotations):
+    """Name and width of everything that a forward step saves, in the order it is packed in."""
+    hidden_dim, feature_dim = hidden.shape[-1], annotations.shape[-1]
+    return {
+        "hidden": hidden_dim,
+        "context": feature_dim,
+        "attention_weights": annotations.shape[1],
+        "gate": 1,
+        "cell": hidden_dim,
+        "looked": feature_dim,
+        "activations": 4 * hidden_dim,
+    }
+
+
+def _unpack(rows, widths):
+    """Split packed rows into a dictionary by their widths."""
+    ends = list(itertools.accumulate(widths.values()))
+    return dict(zip(widths, ops.split(rows, ends[:-1], axis=-1), strict=True))
+
+
 def _loop(step, carry, widths, leading, reverse=False):
-    """Call `carry, outputs = step(t, carry)` for every step and stack the outputs.
+    """Call `carry, outputs = step(t, carry)` for every step, and stack the outputs, packed.
 
     `keras.ops.scan` wants outputs of the carry's shapes on some backends, which the backward
-    pass has not, and nobody differentiates this loop.
+    pass has not, and nobody differentiates this loop. One packed row is one write a step.
     """
     steps = leading[0]
-    buffers = {name: ops.zeros((*leading, width), "float32") for name, width in widths.items()}
+    rows = ops.zeros((*leading, sum(widths.values())), "float32")
 
     def body(t, loop):
-        carry, buffers = loop
+        carry, rows = loop
         carry, outputs = step(t, carry)
-        row = steps - 1 - t if reverse else t
-        row = ops.reshape(ops.convert_to_tensor(row, "int32"), (1, 1))
-        for name, buffer in buffers.items():
-            buffers = {**buffers, name: ops.scatter_update(buffer, row, outputs[name][None])}
-        return carry, buffers
+        row = ops.concatenate([outputs[name] for name in widths], axis=-1)
+        index = ops.convert_to_tensor(steps - 1 - t if reverse else t, "int32")
+        return carry, ops.scatter_update(rows, ops.reshape(index, (1, 1)), row[None])
 
-    return ops.fori_loop(0, steps, body, (carry, buffers))
+    return ops.fori_loop(0, steps, body, (carry, rows))
