@@ -17,6 +17,9 @@ from sat_keras.images import load_image
 
 tf = pytest.importorskip("tensorflow")
 
+# tf.data resizes with TensorFlow: on other backends a pixel may be one grey level apart.
+ATOL = 1e-4 if keras.backend.backend() == "tensorflow" else 5e-3
+
 
 def make_encoder(seed=0, resize="crop"):
     """A grid of 4 x 4 regions of 3 features: records of 96 bytes."""
@@ -90,7 +93,7 @@ def expected_features(table, encoder, flip=False):
 def assert_features(cache, table, encoder):
     keys = list(table["image_id"].unique())
     result = np.stack([x.numpy() for x in cache.dataset(keys)])
-    np.testing.assert_allclose(result, expected_features(table, encoder), rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(result, expected_features(table, encoder), rtol=2e-3, atol=ATOL)
 
 
 # What is stored
@@ -115,7 +118,7 @@ def test_any_order_may_be_read(table, folder):
     keys = [f"id{i}" for i in np.random.default_rng(1).integers(0, 10, 40)]
     expected = np.stack([by_key[key] for key in keys])
     one_by_one = np.stack(list(cache.dataset(keys).as_numpy_iterator()))
-    np.testing.assert_allclose(one_by_one, expected, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(one_by_one, expected, rtol=2e-3, atol=ATOL)
     positions = cache.lookup(keys)
     assert (positions.dtype, positions.shape) == (np.int64, (40,))
     np.testing.assert_array_equal(cache.read(positions), one_by_one)
@@ -144,7 +147,7 @@ def test_mirrored_views_are_flipped_after_resizing(table, folder):
     assert_features(cache, table, encoder)
     result = cache.read(cache.lookup(cache.keys, mirror=True)).numpy()
     expected = expected_features(table, encoder, flip=True)
-    np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(result, expected, rtol=2e-3, atol=ATOL)
     assert len(cache) == 10
 
 
