@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,23 +113,20 @@ class Config:
     seed: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "grid_shape", tuple(self.grid_shape))
+        if isinstance(self.grid_shape, list):  # as it comes from JSON
+            object.__setattr__(self, "grid_shape", tuple(self.grid_shape))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(map(repr, choices))}. "
                     f"Received: {name}={getattr(self, name)!r}"
                 )
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value!r}")
-        for name in SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` is a share and must be at least 0 and below 1. "
-                    f"Received: {name}={getattr(self, name)!r}"
-                )
+        for expected, is_possible, names in RULES:
+            for name in names:
+                if not is_possible(getattr(self, name)):
+                    raise ValueError(
+                        f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}"
+                    )
 
     @property
     def num_regions(self):
@@ -239,7 +237,7 @@ class Config:
             learning_rate=1e-3,
             schedule="cosine",
             ema_momentum=0.998,
-            epochs=14,
+            epochs=12,
             precision="mixed_bfloat16",
         )
 
@@ -257,25 +255,56 @@ CHOICES = {
     "schedule": ("constant", "cosine"),
     "monitor": ("cider", "bleu4"),
 }
-POSITIVE = (
-    "image_size",
-    "feature_dim",
-    "vocabulary_size",
-    "min_count",
-    "max_length",
-    "embedding_dim",
-    "hidden_dim",
-    "attention_dim",
-    "initial_dim",
-    "batch_size",
-    "epochs",
-    "patience",
-    "beam_size",
-)
-SHARES = (
-    "dropout",
-    "embedding_dropout",
-    "annotation_dropout",
-    "label_smoothing",
-    "ema_momentum",
+
+
+def _is_count(value, least=1):
+    return type(value) is int and value >= least
+
+
+def _is_number(value, below=math.inf):
+    return type(value) in (int, float) and 0 <= value < below
+
+
+# What a value must be, the test of it, and the fields that it is about.
+RULES = (
+    (
+        "a whole number, 1 or more",
+        _is_count,
+        (
+            *("image_size", "feature_dim", "min_count", "max_length"),
+            *("embedding_dim", "hidden_dim", "attention_dim"),
+            *("batch_size", "epochs", "patience", "beam_size"),
+        ),
+    ),
+    (
+        "a whole number, 1 or more, or None",
+        lambda value: value is None or _is_count(value),
+        ("vocabulary_size", "initial_dim"),
+    ),
+    ("a whole number, 0 or more", lambda value: _is_count(value, least=0), ("seed",)),
+    (
+        "a share, at least 0 and below 1",
+        lambda value: _is_number(value, below=1),
+        ("dropout", "embedding_dropout", "annotation_dropout", "label_smoothing", "ema_momentum"),
+    ),
+    (
+        "a number, 0 or more",
+        _is_number,
+        ("penalty_weight", "learning_rate", "weight_decay", "clip_norm", "length_penalty"),
+    ),
+    (
+        "a tuple of two whole numbers, the grid's rows and columns, 1 or more",
+        lambda value: type(value) is tuple and len(value) == 2 and all(map(_is_count, value)),
+        ("grid_shape",),
+    ),
+    (
+        "True or False",
+        lambda value: type(value) is bool,
+        (
+            *("encoder_trainable", "mirror"),
+            *("use_gate", "use_deep_output", "use_output_tanh", "tie_embeddings"),
+        ),
+    ),
+    ("a name", lambda value: isinstance(value, str), ("encoder", "precision")),
+    ("a name or None", lambda value: value is None or isinstance(value, str), ("encoder_layer",)),
 )
