@@ -19,6 +19,7 @@ import typing
 import warnings
 from pathlib import Path
 
+from sat_keras import __version__
 from sat_keras.config import CHOICES, Config
 
 PRETRAINED = "flickr8k-soft-vgg16"
@@ -45,7 +46,15 @@ _GROUPS = {
     "precision": "precision and seed",
 }
 # Those fields that matter to the annotation vectors.
-_FEATURE_FIELDS = ("encoder", "encoder_layer", "resize", "image_size", "mirror", "seed")
+_FEATURE_FIELDS = (
+    "encoder",
+    "encoder_layer",
+    "resize",
+    "image_size",
+    "mirror",
+    "precision",
+    "seed",
+)
 
 
 # Commands. Each gets the parsed arguments and returns its exit code, or None for 0.
@@ -62,7 +71,7 @@ def train(arguments):
     config = _config(arguments)
     dataset = _dataset(arguments)
     weights = _encoder_weights(arguments, config)
-    features = str(arguments.features or _default_features(dataset["name"]))
+    dataset["features"] = str(arguments.features or _default_features(dataset["name"]))
     keras.utils.set_random_seed(config.seed)
     encoder = make_encoder(config, weights, config.precision)
     config = _with_encoder_sizes(config, encoder, arguments)
@@ -72,19 +81,19 @@ def train(arguments):
         "format": FORMAT,
         "config": config.to_dict(),
         "encoder": describe_encoder(encoder, weights, in_model),
-        "dataset": {**dataset, "features": features},
+        "dataset": dataset,
     }
+    table = _load_splits(dataset, ("train", "dev"))
     if open_run(arguments.out, description, arguments.overwrite):
         print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
         return
-    table = _load_splits(dataset, ("train", "dev"))
     with recorded_run(arguments.out, arguments.command_line, config):
         log = train_captioner(
             config,
             table,
             encoder,
             arguments.out,
-            features=features,
+            features=dataset["features"],
             keep_encoder=in_model,
             allow_truncated=arguments.allow_truncated,
             verbose=1 if sys.stdout.isatty() else 2,
@@ -99,12 +108,7 @@ def train(arguments):
 
 def evaluate(arguments):
     """Caption a split by search and score it."""
-    from sat_keras.pretrained import (
-        load_pretrained,
-        pretrained_folder,
-        read_description,
-        write_json,
-    )
+    from sat_keras.pretrained import pretrained_folder, read_description, write_json
     from sat_keras.runs import read_run
     from sat_keras.training import caption_pictures, references_of
 
@@ -112,9 +116,9 @@ def evaluate(arguments):
     folder = pretrained_folder(arguments.model)
     description = read_description(folder)
     dataset = _dataset(arguments, description)
-    table = _load_splits(dataset, (arguments.split,))
-    captioner = load_pretrained(folder, arguments.encoder_weights)
-    source = _source(arguments, captioner, description, table)
+    table = _load_splits(dataset, (arguments.split,), arguments.limit)
+    cache = arguments.features or dataset["features"]
+    captioner, source = _captioner_and_source(arguments, folder, description, table, cache)
     references = references_of(table)
     print(f"Captioning {len(references)} {arguments.split} pictures of {dataset['name']} ...")
     search = _search(arguments, captioner.config)
@@ -133,7 +137,7 @@ def evaluate(arguments):
         **_scores(dataset["name"], captions, table, references),
     }
     _print_results(results)
-    path = _results_path(arguments, folder)
+    path = _results_path(arguments, folder, is_training=description["vocabulary"] is None)
     write_json(path, results)
     print(f"Written to {path}.")
     if arguments.captions:
@@ -152,7 +156,8 @@ def caption(arguments):
     photos = list(arguments.photos)
     if arguments.split:
         dataset = _dataset(arguments, read_description(folder))
-        photos += _load_splits(dataset, (arguments.split,))["image"].unique().tolist()
+        table = _load_splits(dataset, (arguments.split,), arguments.limit)
+        photos += table["image"].unique().tolist()
     if not photos:
         raise ValueError("Expected a PHOTO, or --split for pictures of a data set. Received: none")
     captioner = load_pretrained(folder, arguments.encoder_weights)
@@ -267,22 +272,25 @@ def _dataset(arguments, description=None):
         )
     if name != recorded.get("name"):
         recorded = {}
-    dataset = {"name": name}
-    for key, default in (("data_dir", "data"), ("splits", None), ("limit", None)):
+    dataset = {"name": name, "limit": recorded.get("limit", arguments.limit)}
+    for key, default in (("data_dir", "data"), ("splits", None)):
         given = getattr(arguments, key)
         dataset[key] = recorded.get(key, default) if given is None else given
-    return dataset
+    features = recorded.get("features")
+    return {**dataset, "features": features if features and Path(features).is_dir() else None}
 
 
-def _load_splits(dataset, splits):
+def _load_splits(dataset, splits, limit=None):
     """The captions table of some splits, of the first `limit` pictures of each."""
     import pandas as pd
 
     from sat_keras.datasets import load_dataset, scenes
 
-    limit, options = dataset["limit"], {}
-    if dataset["name"] == "scenes" and limit:
-        options["num_images"] = {name: min(limit, n) for name, n in scenes.NUM_IMAGES.items()}
+    options = {}
+    if dataset["name"] == "scenes" and dataset["limit"]:  # then no more need be drawn
+        sizes = scenes.NUM_IMAGES.items()
+        options["num_images"] = {name: min(dataset["limit"], size) for name, size in sizes}
+    limit = limit or dataset["limit"]
     tables = []
     for split in splits:
         table = load_dataset(
@@ -296,18 +304,22 @@ def _load_splits(dataset, splits):
     return pd.concat(tables, ignore_index=True)
 
 
-def _source(arguments, captioner, description, table):
-    """The feature cache if the training had one or one is asked for, else the pictures' pixels."""
+def _captioner_and_source(arguments, folder, description, table, cache):
+    """A captioner and what it reads: the feature cache where there is one, else pixels."""
     from sat_keras.features import extract_features
     from sat_keras.loaders import PictureSource
+    from sat_keras.pretrained import load_pretrained, make_encoder
 
     options = {"allow_truncated": arguments.allow_truncated}
-    recorded = description.get("dataset", {}).get("features")
-    recorded = recorded if recorded and Path(recorded).is_dir() else None
-    folder = arguments.features or recorded
-    if description["encoder"]["in_model"] or folder is None:
-        return PictureSource(table, captioner.encoder.resize_images, **options)
-    return extract_features(table, captioner.encoder, folder, **options)
+    if description["encoder"]["in_model"] or cache is None:
+        captioner = load_pretrained(folder, arguments.encoder_weights)
+        return captioner, PictureSource(table, captioner.encoder.resize_images, **options)
+    captioner = load_pretrained(folder, encoder=False)
+    config = captioner.config
+    weights = arguments.encoder_weights or description["encoder"]["weights"]
+    # In the precision of the training, so that its annotation vectors are found in the cache.
+    encoder = make_encoder(config, weights, config.precision)
+    return captioner, extract_features(table, encoder, cache, **options)
 
 
 def _search(arguments, config):
@@ -397,11 +409,11 @@ def _print_results(results):
             print(f"{name.replace('_', ' ')}: {scenes[name]:.1f} %{beside}")
 
 
-def _results_path(arguments, folder):
-    """Where the results go: beside a training's model, for a pretrained one to outputs/."""
+def _results_path(arguments, folder, is_training):
+    """Where the results go: beside a training's model, of a shared captioner to outputs/."""
     if arguments.out:
         path = Path(arguments.out)
-    elif Path(arguments.model).is_dir():
+    elif is_training:
         path = folder / f"results-{arguments.split}.json"
     else:
         path = Path("outputs", f"{folder.name}-{arguments.split}.json")
@@ -441,19 +453,21 @@ def _parser():
         description="Show, Attend and Tell: image captioning with visual attention.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"sat-keras {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for run, add_options in (
-        (train, _train_options),
-        (evaluate, _evaluate_options),
-        (caption, _caption_options),
-        (features, _features_options),
-        (export, _export_options),
+    for run, add_options, usage in (
+        (train, _train_options, "--dataset NAME --out DIR"),
+        (evaluate, _evaluate_options, "MODEL"),
+        (caption, _caption_options, "PHOTO ..."),
+        (features, _features_options, "--dataset NAME"),
+        (export, _export_options, "MODEL FOLDER"),
     ):
         summary = inspect.getdoc(run)
         command = commands.add_parser(
             run.__name__,
             help=summary[0].lower() + summary.rstrip(".")[1:],
             description=summary,
+            usage=f"%(prog)s {usage} [option ...]",
             allow_abbrev=False,
         )
         command.set_defaults(run=run)

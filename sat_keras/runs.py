@@ -25,7 +25,9 @@ from sat_keras.visualization import plot_history, save_figure
 RUN_FILE = "run.json"
 CURVES_FILE = "curves.png"
 _FILES = (CONFIG_FILE, RUN_FILE, MODEL_FILE, LOG_FILE, CURVES_FILE)
-_FOLDERS = (BACKUP_FOLDER, TENSORBOARD_FOLDER)
+_FOLDERS = (BACKUP_FOLDER, f"{BACKUP_FOLDER}-previous", TENSORBOARD_FOLDER)
+# Where things lie may change while a training is stopped: the encoder has a fingerprint.
+_PATHS = ("data_dir", "features", "weights")
 
 
 def open_run(out, description, overwrite=False):
@@ -58,16 +60,14 @@ def open_run(out, description, overwrite=False):
                 f"The folder {out} holds another training; choose another --out, or delete that "
                 f"training with --overwrite. Received: {different}"
             )
-        return bool(read_run(out).get("finished"))
-    strange = [name for name in _FILES if (out / name).exists()]
-    if strange:
+    elif strange := [name for name in _FILES if (out / name).exists()]:
         raise ValueError(
             f"The folder {out} holds files of something else; choose another --out, or delete them "
             f"with --overwrite. Received: {', '.join(strange)}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / CONFIG_FILE, description)
-    return False
+    write_json(out / CONFIG_FILE, description)  # the data set may have moved
+    return bool(read_run(out).get("finished"))
 
 
 def read_run(folder):
@@ -167,6 +167,6 @@ def _differences(mine, other):
         found += [
             f"{name} {its.get(name)!r} there, {value!r} here"
             for name, value in mine[part].items()
-            if value != its.get(name) and name not in ("data_dir", "features")
+            if value != its.get(name) and name not in _PATHS
         ]
     return "; ".join(found)

@@ -144,6 +144,46 @@ class CheckFirstLoss(keras.callbacks.Callback):
             )
 
 
+class Backup(keras.callbacks.BackupAndRestore):
+    """Save the state of the training after every epoch, and go on from there.
+
+    Keras's `BackupAndRestore`, which writes over the only copy: a kill meanwhile would lose
+    everything. This one moves the copy before out of the way until the new one is complete.
+
+    Args:
+        folder: Where to save it.
+    """
+
+    def __init__(self, folder):
+        super().__init__(str(folder), delete_checkpoint=False)
+        self.folder = Path(folder)
+        self.previous = self.folder.with_name(f"{self.folder.name}-previous")
+        if self.previous.is_dir() and not self.epochs_done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.replace(self.previous, self.folder)
+
+    @property
+    def epochs_done(self):
+        """Integer, epochs that the saved state has behind it; 0 if none is saved."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            # Keras writes this file last.
+            metadata = (self.folder / "training_metadata.json").read_text()
+            return int(json.loads(metadata)["epoch"])
+        return 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        shutil.rmtree(self.previous, ignore_errors=True)
+        if self.folder.is_dir():
+            os.replace(self.folder, self.previous)
+        super().on_epoch_end(epoch, logs)
+        shutil.rmtree(self.previous, ignore_errors=True)
+
+    def delete(self):
+        """Delete what was saved."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.previous, ignore_errors=True)
+
+
 class KeepBest(keras.callbacks.Callback):
     """Save the captioner of the best dev score, and stop when it has not improved for long.
 
@@ -292,7 +332,7 @@ def train_captioner(
     captioner = Captioner(
         config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
     )
-    copy = _copy_to_save(captioner, encoder if keep_encoder else None)
+    copy = _copy_to_save(captioner, encoder if keep_encoder or config.encoder_trainable else None)
     train = caption_batches(
         splits["train"],
         tokenizer,
@@ -304,7 +344,13 @@ def train_captioner(
         mirror=config.mirror,
     )
     compile_captioner(captioner, len(train))
-    done = _epochs_done(out / BACKUP_FOLDER)
+    if verbose:
+        print(
+            f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
+            f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} weights"
+        )
+    backup = Backup(out / BACKUP_FOLDER)
+    done = backup.epochs_done
     past = read_log(out / LOG_FILE, done)
     monitor = f"dev_{config.monitor}"
     best = KeepBest(copy, out / MODEL_FILE, monitor, config.patience, past.get(monitor, ()))
@@ -312,11 +358,20 @@ def train_captioner(
     if done < config.epochs and not best.is_over:
         for _ in range(done):  # a pass over the data set is an epoch: on with the next one's order
             next(iter(train))
-        callbacks = _callbacks(config, splits["dev"], source, out, best, log, verbose)
         with picture_errors():
+            callbacks = [
+                # First: it must save the weights that are trained, not their averages.
+                backup,
+                *_dev_callbacks(config, splits["dev"], source, verbose),
+                CheckFirstLoss(),
+                keras.callbacks.TerminateOnNaN(),
+                best,
+                log,
+                *_tensorboard(out),
+            ]
             captioner.fit(train, epochs=config.epochs, verbose=verbose, callbacks=callbacks)
         _check_finite(log.table, out)
-    shutil.rmtree(out / BACKUP_FOLDER, ignore_errors=True)
+    backup.delete()
     return log.table
 
 
@@ -374,23 +429,17 @@ def _source(splits, encoder, config, features, allow_truncated, verbose):
     return extract_features(splits["dev"], encoder, features, **options)
 
 
-def _copy_to_save(captioner, frozen_encoder):
-    """A captioner of the same weights' shapes in float32, whatever it is trained in."""
-    encoder = frozen_encoder
-    if captioner.encoder is not None:
-        encoder = ImageEncoder.from_config({**captioner.encoder.get_config(), "dtype": "float32"})
+def _copy_to_save(captioner, encoder):
+    """A captioner of the same sizes in float32, whatever it is trained in, for its file."""
+    if encoder is not None:
+        settings, weights = encoder.get_config(), encoder.get_weights()
+        encoder = ImageEncoder.from_config({**settings, "dtype": "float32"})
+        encoder.set_weights(weights)
     return Captioner(captioner.config, captioner.tokenizer, encoder, dtype="float32")
 
 
-def _epochs_done(backup):
-    """Number of epochs after which `BackupAndRestore` last saved."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return int(json.loads((backup / "training_metadata.json").read_text())["epoch"])
-    return 0
-
-
-def _callbacks(config, dev, source, out, best, log, verbose):
-    """What happens after an epoch, in this order."""
+def _dev_callbacks(config, dev, source, verbose):
+    """Scores of the dev pictures and the sentence of one, by the averaged weights if there are."""
     references = references_of(dev)
     shown = dev.iloc[0]
     if config.encoder_trainable:
@@ -398,16 +447,9 @@ def _callbacks(config, dev, source, out, best, log, verbose):
     else:
         picture = {"annotations": source.read(source.lookup([shown["image_id"]])).numpy()}
     return [
-        # First: it must save the weights that are trained, before their averages take their place.
-        keras.callbacks.BackupAndRestore(out / BACKUP_FOLDER, delete_checkpoint=False),
         *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema_momentum else []),
         DevScores(_search_inputs(source, list(references)), references),
         *([ShowCaption(picture, references[shown["image_id"]])] if verbose else []),
-        CheckFirstLoss(),
-        keras.callbacks.TerminateOnNaN(),
-        best,
-        log,
-        *_tensorboard(out),
     ]
 
 
@@ -415,7 +457,7 @@ def _tensorboard(out):
     """TensorBoard's log, where TensorBoard is installed: newer TensorFlows come without it."""
     if importlib.util.find_spec("tensorboard") is None:
         return []
-    return [keras.callbacks.TensorBoard(out / TENSORBOARD_FOLDER, write_graph=False)]
+    return [keras.callbacks.TensorBoard(str(out / TENSORBOARD_FOLDER), write_graph=False)]
 
 
 def _check_finite(log, out):
