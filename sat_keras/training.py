@@ -369,7 +369,9 @@ def train_captioner(
                 log,
                 *_tensorboard(out),
             ]
-            captioner.fit(train, epochs=config.epochs, verbose=verbose, callbacks=callbacks)
+            captioner.fit(
+                train, epochs=config.epochs, verbose=verbose, callbacks=callbacks, shuffle=False
+            )
         _check_finite(log.table, out)
     backup.delete()
     return log.table

@@ -1,0 +1,364 @@
+"""The command line in process, on a handful of tiny drawn scenes."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import typing
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sat_keras import cli, training
+from sat_keras.config import CHOICES, Config
+
+PICTURES = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(autouse=True)
+def working_directory(folder, monkeypatch):
+    """What the commands write by default goes to the temporary folder too."""
+    monkeypatch.chdir(folder)
+
+
+def train_command(out, *options):
+    """Two epochs with averaged weights, whose dev scores differ from the trained weights'."""
+    return [
+        *("train", "--dataset", "scenes", "--preset", "tiny", "--limit", str(PICTURES)),
+        *("--out", str(out), "--ema-momentum", "0.5", "--learning-rate", "0.05"),
+        *("--beam-size", "2", "--max-length", "6", "--epochs", "2", *options),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """The folder of a training that ran without interruption."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(train_command("trained")) == 0
+    return folder / "trained"
+
+
+def error_of(command, capsys):
+    """The sentence that a command fails with, after checking that it is nothing but that."""
+    assert cli.main([str(word) for word in command]) == 2
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("sat-keras: error: ")
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+# Training
+
+
+def test_training_leaves_model_log_curves_and_how_it_came_about(trained):
+    assert {path.name for path in trained.iterdir()} - {"tensorboard"} == {
+        *("config.json", "run.json", "log.csv", "curves.png", "model.keras")
+    }
+    config = json.loads((trained / "config.json").read_text())
+    assert Config.from_dict(config["config"]).epochs == 2
+    assert config["config"]["feature_dim"] == 128  # the encoder's, not the preset's
+    assert config["dataset"]["name"] == "scenes"
+    run = json.loads((trained / "run.json").read_text())
+    assert run["finished"]
+    assert run["command"].startswith("sat-keras train --dataset scenes --preset tiny")
+    assert run["seconds"] > 0
+    assert run["epochs"] == 2
+    assert "cores" in run["hardware"]
+    assert {"keras", "sat_keras", "python"} <= set(run["versions"])
+    log = pd.read_csv(trained / "log.csv")
+    assert log["epoch"].tolist() == [0, 1]
+    assert {"loss", "cross_entropy", "penalty", "dev_bleu4", "dev_cider"} <= set(log.columns)
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(trained, folder, monkeypatch, capsys):
+    command = train_command("stopped")
+
+    def stop(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.CheckFirstLoss, "on_epoch_begin", stop, raising=False)
+        assert cli.main(command) == 130
+    assert "same command" in capsys.readouterr().err
+    assert (folder / "stopped" / "model.keras").is_file()  # usable
+    assert not json.loads((folder / "stopped" / "run.json").read_text())["finished"]
+    assert cli.main(command) == 0
+    logs = [pd.read_csv(path / "log.csv") for path in (trained, folder / "stopped")]
+    pd.testing.assert_frame_equal(*(log.drop(columns="seconds") for log in logs), rtol=1e-4)
+    assert not (folder / "stopped" / "backup").exists()
+
+
+def test_a_finished_training_is_not_done_again(trained, capsys):
+    before = (trained / "model.keras").stat().st_mtime_ns
+    assert cli.main(train_command("trained")) == 0
+    assert "--overwrite" in capsys.readouterr().out
+    assert (trained / "model.keras").stat().st_mtime_ns == before
+
+
+def test_another_training_in_the_folder_is_refused_and_kept(trained, capsys):
+    before = (trained / "config.json").read_bytes()
+    message = error_of(train_command("trained", "--hidden-dim", "5"), capsys)
+    assert "hidden_dim 8 there, 5 here" in message
+    assert "--overwrite" in message
+    assert (trained / "config.json").read_bytes() == before
+
+
+def test_a_folder_with_files_of_something_else_is_refused(folder, capsys):
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "model.keras").write_text("precious")
+    assert "foreign" in error_of(train_command("foreign"), capsys)
+    assert (folder / "foreign" / "model.keras").read_text() == "precious"
+
+
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def results(trained, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command = ["evaluate", "trained", "--out", "results.json", "--captions", "captions.json"]
+        assert cli.main(command) == 0
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_results_say_what_was_measured_and_how(results):
+    assert set(results) >= {
+        *("dataset", "split", "encoder", "attention", "beam", "seed", "command", "config"),
+        *("seconds", "hardware", "scores", "pictures", "versions", "length_penalty"),
+        *("caption_statistics", "scenes"),
+    }
+    assert (results["dataset"], results["split"], results["beam"]) == ("scenes", "dev", 2)
+    assert results["pictures"] == PICTURES
+    names = {"bleu1", "bleu2", "bleu3", "bleu4", "cider"}
+    assert {name: set(scores) for name, scores in results["scores"].items()} == {
+        "coco": names,
+        "paper": names,
+    }
+    assert " && sat-keras evaluate trained" in results["command"]
+
+
+def test_evaluation_finds_the_score_that_chose_the_checkpoint(results, trained):
+    """From pixels, in a new model read from disk, with the averaged weights."""
+    log = pd.read_csv(trained / "log.csv")
+    assert results["scores"]["coco"]["cider"] == pytest.approx(log["dev_cider"].max(), rel=1e-3)
+
+
+def test_results_on_scenes_tell_attention_from_uniform_attention(results):
+    scenes = results["scenes"]
+    assert 0 <= scenes["content_word_accuracy"] <= 100
+    if scenes["object_words"]:
+        assert 0 < scenes["attention_mass_uniform"] < 100
+
+
+def test_captions_are_written_for_every_picture(results, folder):
+    captions = json.loads((folder / "captions.json").read_text())
+    assert [entry["image_id"] for entry in captions] == [f"dev-{n:05d}" for n in range(PICTURES)]
+    assert all(isinstance(entry["caption"], str) for entry in captions)
+
+
+# Captions
+
+
+def test_photos_are_captioned_and_broken_ones_named(trained, folder, capsys):
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    for name, size in (("photo.png", (40, 30)), ("other/photo.png", (20, 50))):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, "red").save(folder / name)
+    photos = ["photo.png", "broken.jpg", "nowhere.jpg", "other/photo.png"]
+    code = cli.main(["caption", *photos, "--model", "trained", "--out", "figures"])
+    output = capsys.readouterr()
+    assert code == 1
+    assert ["broken.jpg" in line or "nowhere.jpg" in line for line in output.err.splitlines()] == [
+        True,
+        True,
+    ]
+    for photo, figure in (("photo.png", "photo.png"), ("other/photo.png", "photo-2.png")):
+        assert f"{photo}: " in output.out
+        with Image.open(folder / "figures" / figure) as image:
+            assert image.format == "PNG"
+            assert image.info["Description"]
+
+
+def test_pictures_of_a_split_are_captioned(trained, folder, capsys):
+    command = ["caption", "--model", "trained", "--split", "test", "--limit", "1", "--out", "split"]
+    assert cli.main(command) == 0
+    assert [path.name for path in (folder / "split").iterdir()] == ["test-00000.png"]
+
+
+# Features
+
+
+def test_features_are_computed_once_and_a_broken_picture_is_named(folder, capsys):
+    command = ["features", "--dataset", "scenes", "--preset", "tiny", "--limit", "3"]
+    command += ["--data-dir", "features-data", "--out", "cache"]
+    assert cli.main(command) == 0
+    assert "6 pictures" in capsys.readouterr().out
+    shards = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("shard-*")}
+    assert cli.main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("shard-*")} == shards
+    capsys.readouterr()
+    (picture,) = (folder / "features-data").rglob("dev-00001.png")
+    picture.write_bytes(picture.read_bytes()[:100])
+    assert "dev-00001.png" in error_of(command, capsys)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ([], "COMMAND"),
+        (["learn"], "learn"),
+        (["train", "--out", "x"], "--dataset"),
+        (["train", "--dataset", "flickr9k", "--out", "x"], "flickr9k"),
+        (train_command("x", "--no-such-option"), "--no-such-option"),
+        (train_command("x", "--hidden-dim", "many"), "many"),
+        (train_command("x", "--hidden-dim", "0"), "hidden_dim"),
+        (train_command("x", "--dropout", "1.5"), "dropout"),
+        (train_command("x", "--limit", "0"), "--limit"),
+        (train_command("x", "--precision", "float7"), "float7"),
+        (train_command("x", "--grid-shape", "3", "3"), "--grid-shape"),
+        (train_command("x", "--encoder", "VGG61", "--encoder-weights", "none"), "VGG61"),
+        (train_command("x", "--encoder-weights", "no.weights.h5"), "no.weights.h5"),
+        (train_command("x", "--splits", "karpathy"), "karpathy"),
+        (["evaluate", "no-such-model"], "no-such-model"),
+        (["caption", "photo.png", "--model", "no-such-model"], "no-such-model"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_write_nothing(command, named, folder, capsys):
+    assert named in error_of(command, capsys)
+    assert not (folder / "x").exists()
+
+
+def test_a_file_as_the_output_folder_is_refused(folder, capsys):
+    (folder / "taken").write_text("precious")
+    assert "taken" in error_of(train_command("taken"), capsys)
+    assert (folder / "taken").read_text() == "precious"
+
+
+def test_captioning_nothing_is_a_mistake(trained, capsys):
+    assert "PHOTO" in error_of(["caption", "--model", "trained"], capsys)
+
+
+def test_debug_shows_where_an_error_comes_from():
+    with pytest.raises(FileNotFoundError, match="no-such-model"):
+        cli.main(["evaluate", "no-such-model", "--debug"])
+
+
+# Options of the config
+
+
+VALUES = {
+    bool: st.booleans(),
+    int: st.integers(1, 99),
+    float: st.floats(0, 0.875).map(lambda x: round(x, 3)),
+    str: st.from_regex("[A-Za-z][a-z0-9_]{0,9}", fullmatch=True).filter(lambda x: x != "none"),
+    tuple[int, int]: st.tuples(st.integers(1, 20), st.integers(1, 20)),
+}
+
+
+def values_of(name, hint):
+    """Possible values of a field of the config."""
+    if name in CHOICES or name == "precision":
+        return st.sampled_from(CHOICES.get(name, cli.PRECISIONS))
+    kinds = [kind for kind in typing.get_args(hint) if kind in VALUES]
+    if type(None) in typing.get_args(hint):
+        return st.none() | VALUES[kinds[0]]
+    return VALUES[hint]
+
+
+HINTS = typing.get_type_hints(Config)
+CHANGES = st.fixed_dictionaries(
+    {}, optional={name: values_of(name, hint) for name, hint in HINTS.items()}
+)
+
+
+def as_options(changes):
+    for name, value in changes.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            yield f"--{flag}" if value else f"--no-{flag}"
+        elif isinstance(value, tuple):
+            yield from (f"--{flag}", *map(str, value))
+        else:
+            yield from (f"--{flag}", "none" if value is None else str(value))
+
+
+@settings(max_examples=30)
+@given(changes=CHANGES)
+def test_every_field_of_the_config_is_an_option(changes):
+    command = ["train", "--dataset", "flickr8k", "--out", "x", *as_options(changes)]
+    config = cli._config(cli._parser().parse_args(command))
+    expected = dataclasses.asdict(Config.flickr8k()) | changes
+    if changes.get("encoder", "VGG16") != "VGG16":  # another CNN: its own layer and picture size
+        expected |= {"image_size": 64 if changes["encoder"] == "scenes" else 224} | changes
+    assert dataclasses.asdict(config) == expected
+
+
+@settings(max_examples=30)
+@given(text=st.text(min_size=1))
+def test_no_text_makes_a_number_option_fail_otherwise_than_by_a_sentence(text):
+    command = ["train", "--dataset", "flickr8k", "--out", "x", f"--hidden-dim={text}"]
+    try:
+        config = cli._config(cli._parser().parse_args(command))
+    except ValueError as error:
+        assert "hidden" in str(error)  # noqa: PT017 - most texts are no number, some are
+    else:
+        assert config.hidden_dim == int(text)
+
+
+def test_help_names_every_option_with_what_it_does_and_its_default(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", "--help"])
+    assert exit_.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in HINTS:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "Size of the LSTM's hidden and cell state (default: scenes 192, flickr8k" in text
+    assert set(cli._field_help()) == set(HINTS)
+
+
+# Around it all
+
+
+def test_help_needs_no_keras(repository):
+    """It comes at once."""
+    program = (
+        "import sys; from sat_keras.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert {'keras', 'tensorflow', 'matplotlib'}.isdisjoint(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert "train" in done.stdout
+    assert done.stderr == ""
+
+
+def test_noise_of_imports_is_held_back_and_shown_after_an_error(capfd):
+    with cli._quiet_stderr():
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == ""
+
+    def fail():
+        with cli._quiet_stderr():
+            os.write(2, b"cause")
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert capfd.readouterr().err == "cause"
