@@ -60,6 +60,7 @@ class BahdanauAttention(keras.Layer):
                 f"perceptron's hidden layer. Received: attention_dim={attention_dim!r}"
             )
         self.attention_dim = attention_dim
+        self.supports_masking = True
         self.key_projection = keras.layers.Dense(
             attention_dim, name="key_projection", dtype=self.dtype_policy
         )
@@ -97,6 +98,9 @@ class BahdanauAttention(keras.Layer):
         weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
         context = ops.matmul(ops.cast(weights, annotations.dtype), annotations)
         return context, weights
+
+    def compute_mask(self, inputs, previous_mask):
+        return None  # it is the mask of the regions, which the outputs no longer have
 
     def compute_output_shape(
         self, query_shape, annotations_shape, keys_shape=None, mask_shape=None
