@@ -265,6 +265,8 @@ class Captioner(keras.Model):
                 "Expected either `images` or `annotations`. Received: "
                 f"images={type(images).__name__}, annotations={type(annotations).__name__}"
             )
+        if len(annotations if images is None else images) == 0:
+            return []
         if images is not None:
             if self.encoder is None:
                 self.annotate({"images": images})  # raises what is missing
