@@ -9,6 +9,7 @@ from keras import ops
 
 from sat_keras.config import Config
 from sat_keras.decoder import AttentionDecoder
+from sat_keras.encoder import ImageEncoder
 from sat_keras.search import beam_search
 from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 
@@ -319,7 +320,10 @@ class Captioner(keras.Model):
         config["config"] = Config.from_dict(config["config"])
         if config["tokenizer"]:
             config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
-        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        # Named, since Keras knows the class only where its module has been imported.
+        config["encoder"] = keras.saving.deserialize_keras_object(
+            config["encoder"], custom_objects={"sat_keras>ImageEncoder": ImageEncoder}
+        )
         return cls(**config)
 
 
