@@ -662,7 +662,7 @@ def _field_help():
     attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
     return {
-        name: re.sub(r"\s+", " ", about).rstrip(".").replace("`", "").replace("%", "%%")
+        name: re.sub(r"\s+", " ", about).rstrip(". ,").replace("`", "").replace("%", "%%")
         for name, about in entries
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from sat_keras.captioner import Captioner, CaptionSearch
+from sat_keras.captioner import Captioner, caption_search
 from sat_keras.encoder import ImageEncoder
 from sat_keras.evaluation import score_captions
 from sat_keras.features import extract_features
@@ -91,7 +91,8 @@ class DevScores(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self.search is None:
-            self.search = CaptionSearch(self.model, **self.search_options)
+            # The one that `Captioner.caption` uses too, so that it is compiled once.
+            self.search = caption_search(self.model, **self.search_options)
         captions = self.model.read(self.search.predict(self.images, verbose=0))
         texts = [caption.text for caption in captions]
         candidates = dict(zip(self.references, texts, strict=True))
@@ -391,7 +392,7 @@ def caption_pictures(captioner, source, image_ids, **search):
     """
     with picture_errors():
         inputs = _search_inputs(source, image_ids)
-        return captioner.read(CaptionSearch(captioner, **search).predict(inputs, verbose=0))
+        return captioner.read(caption_search(captioner, **search).predict(inputs, verbose=0))
 
 
 def references_of(table):

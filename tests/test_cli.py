@@ -16,7 +16,7 @@ from PIL import Image
 from sat_keras import cli, training
 from sat_keras.config import CHOICES, Config
 
-PICTURES = 8
+PICTURES = 4
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,18 @@ def train_command(out, *options):
         *("--out", str(out), "--ema-momentum", "0.5", "--learning-rate", "0.05"),
         *("--beam-size", "2", "--max-length", "6", "--epochs", "2", *options),
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    """Spares the seconds that TensorFlow takes to trace a function for a handful of pictures.
+
+    `test_training` trains in compiled functions.
+    """
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +340,8 @@ def test_help_names_every_option_with_what_it_does_and_its_default(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in HINTS:
         assert f"--{name.replace('_', '-')}" in text
-    assert "Size of the LSTM's hidden and cell state (default: scenes 192, flickr8k" in text
+    sizes = [f"{name} {getattr(Config, name)().hidden_dim}" for name in cli.PRESETS]
+    assert f"Size of the LSTM's hidden and cell state (default: {', '.join(sizes)})" in text
     assert set(cli._field_help()) == set(HINTS)
 
 

@@ -196,6 +196,7 @@ def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(table
         feature_dim=128,
         precision="mixed_bfloat16",
         group="picture",
+        ema_momentum=0.5,
         epochs=1,
         beam_size=1,
         max_length=4,
