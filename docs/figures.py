@@ -2,9 +2,9 @@
 
     python docs/figures.py [--encoder-weights FILE]
 
-The photos come with scikit-image (`pip install ".[notebooks]"`): the astronaut Eileen Collins (NASA,
-public domain), the cat Chelsea (Stefan van der Walt, CC0), a cup of coffee (Rachel Michetti, CC0)
-and the launch of a rocket (SpaceX, CC0).
+The photos come with scikit-image (`pip install ".[notebooks]"`): the astronaut Eileen Collins
+(NASA, public domain), the cat Chelsea (Stefan van der Walt, CC0), a cup of coffee (Rachel Michetti,
+CC0) and the launch of a rocket (SpaceX, CC0).
 """
 
 import sys
