@@ -5,6 +5,8 @@
 
 VENV ?= .venv
 OUT ?= outputs/demo
+# As many as two cores do in four minutes; the preset's own number learns more.
+EPOCHS ?= 12
 BIN := $(VENV)/bin
 
 # The first Python of a supported version. A name may be there and not run (pyenv's shims): try it.
@@ -20,25 +22,35 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo lint clean
+.PHONY: help venv test demo notebooks lab lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
 
-test: lint  ## check style and format, then run the tests
+test: lint  ## check style and format, then run the tests and the notebooks
 	"$(BIN)/python" -m pytest
+	"$(BIN)/python" -m pytest --nbval notebooks
 
 lint: $(VENV)/.test-installed  ## check style and format
 	"$(BIN)/python" -m ruff check .
 	"$(BIN)/python" -m ruff format --check .
 
 demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a captioned attention figure
-	"$(BIN)/sat-keras" train --dataset scenes --out "$(OUT)"
+	"$(BIN)/sat-keras" train --dataset scenes --epochs $(EPOCHS) --out "$(OUT)"
 	"$(BIN)/sat-keras" evaluate "$(OUT)" --split test
-	"$(BIN)/sat-keras" caption "$(OUT)" --split test --limit 1
-	@echo "The captioned attention figure is in $(OUT)."
+	"$(BIN)/sat-keras" caption --model "$(OUT)" --split test --limit 4 --out "$(OUT)/attention"
+	@echo "Four test scenes with their captions and attention are in $(OUT)/attention."
+
+notebooks: $(VENV)/.test-installed  ## run the notebooks anew and store their outputs
+	"$(BIN)/python" -m ruff format notebooks
+	"$(BIN)/python" -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	"$(BIN)/nbstripout" --keep-output --keep-count \
+		--extra-keys metadata.language_info notebooks/*.ipynb
+
+lab: $(VENV)/.test-installed  ## open the notebooks in JupyterLab
+	env -u MPLBACKEND "$(BIN)/python" -m jupyterlab notebooks
 
 clean:  ## remove the virtual environment, builds and caches; outputs/ and data/ stay
 	rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache .hypothesis
@@ -52,7 +64,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.test-installed: $(VENV)/.installed
 	@echo "Installing the tests' requirements ..."
-	@"$(BIN)/python" -m pip install -qq --editable ".[test]"
+	@"$(BIN)/python" -m pip install -qq --editable ".[test,notebooks]"
 	@touch "$@"
 
 $(VENV)/.created:

@@ -1,0 +1,287 @@
+"""The notebooks' structure. `pytest --nbval notebooks` runs them and compares their outputs."""
+
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest needs it there
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# The course in its order. What is not written yet may be linked to.
+SERIES = (
+    "01_preprocessing",
+    "02_encoder_and_attention",
+    "03_decoder_and_loss",
+    "04_training",
+    "05_decoding_and_evaluation",
+    "06_attention_plots",
+    "07_flickr8k",
+)
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+LARGEST_NOTEBOOK = 500_000  # bytes
+LONGEST_CELL = 20  # lines
+LONGEST_LINE = 100  # characters, as everywhere else
+# The cells that open every notebook: kind, and the tags of a code cell.
+OPENING = (
+    ("markdown", set()),
+    ("markdown", set()),
+    ("code", {"setup", "nbval-ignore-output"}),
+    ("code", {"versions", "nbval-ignore-output"}),
+)
+# Besides these, nbval's. `toy` marks a function that is there to be read, not to be reused.
+TAGS = {
+    "setup",
+    "versions",
+    "parameters",
+    "seed",
+    "exercise",
+    "toy",
+    "nbval-ignore-output",
+    "nbval-skip",
+}
+FENCE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return Notebook(request.param)
+
+
+class Notebook:
+    """A notebook file as JSON, its cells' sources and tags joined."""
+
+    def __init__(self, path):
+        self.path = path
+        self.size = path.stat().st_size
+        content = json.loads(path.read_text(encoding="utf-8"))
+        self.metadata = content["metadata"]
+        self.cells = [Cell(position, cell) for position, cell in enumerate(content["cells"])]
+        self.code = [cell for cell in self.cells if cell.kind == "code"]
+        self.text = "\n\n".join(cell.source for cell in self.cells if cell.kind == "markdown")
+
+    def tagged(self, tag):
+        return [cell for cell in self.code if tag in cell.tags]
+
+    def section(self, title):
+        """The text from a heading of the second level to the next."""
+        found = re.search(rf"^## {title}$(.*?)(?=^## |\Z)", self.text, re.MULTILINE | re.DOTALL)
+        assert found, f"## {title} is missing"
+        return found[1]
+
+
+class Cell:
+    def __init__(self, position, cell):
+        self.position = position
+        self.kind = cell["cell_type"]
+        self.source = "".join(cell["source"])
+        self.metadata = cell["metadata"]
+        self.tags = set(cell["metadata"].get("tags", ()))
+        self.outputs = cell.get("outputs", [])
+        self.execution_count = cell.get("execution_count")
+
+    def pictures(self):
+        """Metadata of every PNG that the cell shows."""
+        for output in self.outputs:
+            if "image/png" in output.get("data", {}):
+                yield output.get("metadata", {}).get("image/png", {})
+
+    def texts(self):
+        """All that is readable in the cell: its source and its outputs."""
+        yield self.source
+        for output in self.outputs:
+            yield "".join(output.get("text", ""))
+            for kind, value in output.get("data", {}).items():
+                if kind.startswith("text/"):
+                    yield "".join(value)
+
+    def __repr__(self):
+        return f"cell {self.position}: {self.source.splitlines()[0][:60]!r}"
+
+
+# The series
+
+
+def test_there_are_notebooks_and_their_names_are_the_series():
+    names = tuple(path.stem for path in NOTEBOOKS)
+    assert names
+    assert set(names) <= set(SERIES)
+
+
+def test_one_repository_is_named_everywhere(notebook):
+    """The set-up cell's REPOSITORY and the badge say what pyproject.toml says.
+
+    To move the repository: `sed -i s,OLD,NEW, pyproject.toml notebooks/*.ipynb`.
+    """
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project["urls"]["Repository"]
+    (setup,) = notebook.tagged("setup")
+    assert re.findall(r'^REPOSITORY = "(.*)"$', setup.source, re.MULTILINE) == [address]
+    owner_and_name = address.removeprefix("https://github.com/")
+    badge = notebook.cells[0].source
+    assert "colab-badge.svg" in badge
+    link = f"colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/"
+    assert f"{link}{notebook.path.name})" in badge
+
+
+# The frame
+
+
+def test_opens_with_badge_title_setup_and_versions(notebook):
+    assert tuple((cell.kind, cell.tags) for cell in notebook.cells[:4]) == OPENING
+    title = notebook.cells[1].source
+    number = int(notebook.path.stem[:2])
+    assert title.startswith(f"# {number}. ")
+    for promise in ("**You will build**", "**It takes**", "**You need**"):
+        assert promise in title
+    assert len(re.findall("^# ", notebook.text, re.MULTILINE)) == 1
+
+
+def test_setup_installs_on_colab_only(notebook):
+    (setup,) = notebook.tagged("setup")
+    installs = [line for line in setup.source.splitlines() if "pip install" in line]
+    assert installs
+    assert all(line.startswith("    %pip") for line in installs), "indented under `if IN_COLAB:`"
+    assert not any("pip install" in cell.source for cell in notebook.code if cell is not setup)
+
+
+def test_setup_is_the_same_in_all(notebook):
+    (setup,), (first,) = notebook.tagged("setup"), Notebook(NOTEBOOKS[0]).tagged("setup")
+    assert setup.source == first.source
+
+
+def test_parameters_and_seed_come_before_all_else(notebook):
+    parameters, seed = notebook.code[2:4]
+    assert "parameters" in parameters.tags
+    assert len(notebook.tagged("parameters")) == 1
+    assert re.search(r"^DATASET = ", parameters.source, re.MULTILINE)
+    assert re.search(r"^SEED = \d", parameters.source, re.MULTILINE)
+    assert "seed" in seed.tags
+    assert "set_random_seed(SEED)" in seed.source
+
+
+def test_ends_with_summary_exercises_and_next(notebook):
+    headings = re.findall("^## (.*)$", notebook.text, re.MULTILINE)
+    assert headings[-3:] == ["Summary", "Exercises", "Next"]
+    assert len(re.findall("^- ", notebook.section("Summary"), re.MULTILINE)) >= 3
+    links = re.findall(r"\]\(([^)]+)\)", notebook.section("Next"))
+    position = SERIES.index(notebook.path.stem)
+    if position + 1 < len(SERIES):
+        assert links[:1] == [f"{SERIES[position + 1]}.ipynb"]
+    else:
+        assert links
+
+
+def test_links_lead_somewhere(notebook):
+    for target in re.findall(r"\]\(([^)#]+)\)", notebook.text):
+        is_planned = target.removesuffix(".ipynb") in SERIES
+        assert (
+            target.startswith("https://") or is_planned or (notebook.path.parent / target).exists()
+        )
+
+
+def test_exercises_can_be_checked(notebook):
+    titles = re.findall(r"^### Exercise (\d): \S", notebook.section("Exercises"), re.MULTILINE)
+    assert 3 <= len(titles) <= 5
+    assert [int(number) for number in titles] == list(range(1, len(titles) + 1))
+    exercises = notebook.tagged("exercise")
+    assert len(exercises) == len(titles)
+    for cell in exercises:
+        assert re.search("^answer = None  # ", cell.source, re.MULTILINE), cell
+        assert "assert " in cell.source, cell
+        question = notebook.cells[cell.position - 1].source
+        (solution,) = FENCE.findall(question)
+        assert "<details>" in question
+        assert re.search(r"^\s*answer\b", solution, re.MULTILINE), cell
+        compile(solution, "solution", "exec")
+
+
+# The cells
+
+
+def test_code_cells_are_short(notebook):
+    for cell in notebook.code:
+        lines = cell.source.splitlines()
+        assert len(lines) <= LONGEST_CELL, cell
+        assert max(map(len, lines)) <= LONGEST_LINE, cell
+
+
+def test_nothing_reusable_is_defined(notebook):
+    """Functions and classes belong to the library; a toy is there to be read."""
+    for cell in notebook.code:
+        assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), cell
+        if not cell.tags & {"toy", "exercise"}:
+            assert not re.search(r"^\s*(async )?def |= lambda", cell.source, re.MULTILINE), cell
+
+
+def test_tags_are_known(notebook):
+    for cell in notebook.cells:
+        assert cell.tags <= TAGS, cell
+
+
+def test_equations_are_beside_code(notebook):
+    """No equation stands alone: a code cell is among the next two."""
+    for cell in notebook.cells:
+        if cell.kind == "markdown" and "$$" in cell.source and "## Exercises" not in cell.source:
+            after = notebook.cells[cell.position + 1 : cell.position + 3]
+            assert any(other.kind == "code" for other in after), cell
+
+
+def test_results_are_named_and_asserted(notebook):
+    code = "\n".join(cell.source for cell in notebook.code if "exercise" not in cell.tags)
+    assert re.search(r"^ex_\w+", code, re.MULTILINE)
+    assert re.search(r"^\s*assert ", code, re.MULTILINE)
+
+
+# The stored outputs
+
+
+def test_was_run_from_top_to_bottom(notebook):
+    counts = [cell.execution_count for cell in notebook.code]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_outputs_hold_no_errors_and_no_warnings(notebook):
+    for cell in notebook.code:
+        for output in cell.outputs:
+            assert output["output_type"] != "error", cell
+            assert output.get("name") != "stderr", cell
+        assert not any("Traceback (most recent" in text for text in cell.texts()), cell
+
+
+def test_is_small(notebook):
+    assert notebook.size <= LARGEST_NOTEBOOK
+
+
+def test_holds_no_absolute_paths(notebook):
+    unix = r"(?<![\w:/.<>)\]}$-])/[A-Za-z_][\w.-]*/[\w./-]+"
+    windows = r"\b[A-Z]:\\\w"
+    for cell in notebook.cells:
+        for text in cell.texts():
+            assert not re.search(f"{unix}|{windows}", text), cell
+
+
+def test_pictures_have_a_description_and_a_caption(notebook):
+    numbers = itertools.count(1)
+    for cell in notebook.code:
+        for picture in cell.pictures():
+            assert len(picture.get("alt", "")) >= 20, cell
+            caption = notebook.cells[cell.position + 1]
+            assert caption.kind == "markdown", cell
+            assert caption.source.startswith(f"*Figure {next(numbers)}. "), cell
+    assert next(numbers) > 3, "look, don't only read"
+
+
+def test_metadata_is_clean(notebook):
+    """As `nbstripout --keep-output --keep-count` leaves it, so that a diff shows what changed."""
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}, cell
