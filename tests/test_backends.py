@@ -1,0 +1,98 @@
+"""The model on JAX and PyTorch: the same weights do and learn the same, and without TensorFlow.
+
+The file is also the script that runs on the other backend, in a process of its own:
+`KERAS_BACKEND=jax python test_backends.py WEIGHTS RESULTS`. What is not installed is skipped.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from sat_keras.captioner import Captioner
+from sat_keras.config import Config
+from sat_keras.tokenizer import Tokenizer
+
+LEARNING_RATE = 0.1
+TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])
+
+
+def make():
+    keras.utils.set_random_seed(7)
+    captioner = Captioner(Config.tiny().replace(label_smoothing=0.1), TOKENIZER)
+    captioner.compile(keras.optimizers.SGD(LEARNING_RATE), run_eagerly=True)
+    return captioner
+
+
+def results(weights):
+    """All that must be the same everywhere, as NumPy arrays by name."""
+    generator = np.random.default_rng(0)
+    x = {
+        "annotations": generator.normal(size=(2, 4, 8)).astype("float32"),
+        "token_ids": generator.integers(2, 7, (2, 3, 4)).astype("int32"),
+    }
+    y = generator.integers(3, 7, (2, 3, 4)).astype("int32")
+    sample_weight = np.ones(y.shape, "float32")
+    sample_weight[1, 2, 2:] = 0
+    captioner = make()
+    captioner.load_weights(weights)
+    found = {name: keras.ops.convert_to_numpy(value) for name, value in captioner(x).items()}
+    captions = captioner.caption(annotations=x["annotations"], beam_size=2, max_length=4)
+    found["texts"] = np.array([caption.text for caption in captions])
+    found["log_probability"] = np.array([caption.log_probability for caption in captions])
+    found["attention"] = np.concatenate([caption.attention for caption in captions])
+    before = captioner.get_weights()
+    found["loss"] = np.array(captioner.train_on_batch(x, y, sample_weight=sample_weight))
+    for variable, old, new in zip(captioner.weights, before, captioner.get_weights(), strict=True):
+        found[f"gradient of {variable.path}"] = (old - new) / LEARNING_RATE
+    return found
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """The weights' file and this process's results."""
+    path = tmp_path_factory.mktemp("backends") / "captioner.weights.h5"
+    captioner = make()
+    # A likely word and no end, or the captions of an untrained model have no words to compare.
+    captioner.decoder.output_words.bias.assign([0, 0, 0, -2, 0.5, 0.6, 0.4])
+    captioner.save_weights(path)
+    return path, results(path)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_other_backends_compute_and_learn_the_same(backend, here, tmp_path):
+    if backend == keras.backend.backend():
+        pytest.skip(f"{backend} is the backend of these tests")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    weights, expected = here
+    path = tmp_path / "results.npz"
+    repository = Path(__file__).resolve().parents[1]
+    search_path = os.pathsep.join([str(repository), *filter(None, sys.path)])
+    subprocess.run(
+        [sys.executable, __file__, str(weights), str(path)],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search_path},
+        check=True,
+        timeout=600,
+    )
+    found = dict(np.load(path))
+    imported = found.pop("imported").tolist()
+    assert found.keys() == expected.keys()
+    assert found["texts"].tolist() == expected["texts"].tolist()
+    assert all(expected["texts"])
+    for name in found.keys() - {"texts"}:
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{name} on {backend}"
+        )
+        assert not name.startswith("gradient") or np.abs(found[name]).max() > 1e-6, name
+    others = {"tensorflow", "tensorflow_text", "jax", "torch", "matplotlib"} - {backend}
+    assert others.isdisjoint(imported)
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[2], **results(sys.argv[1]), imported=sorted(sys.modules))
