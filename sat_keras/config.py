@@ -234,14 +234,14 @@ class Config:
             resize="squash",
             min_count=5,
             attention_dim=256,
-            embedding_dropout=0.4,
+            embedding_dropout=0.3,
             penalty_weight=0.5,
             label_smoothing=0.1,
             mirror=True,
             learning_rate=1e-3,
             schedule="cosine",
             ema_momentum=0.998,
-            epochs=7,
+            epochs=12,
             precision="mixed_bfloat16",
         )
 
