@@ -1,7 +1,6 @@
 """The model on JAX and PyTorch: the same weights do and learn the same, and without TensorFlow.
 
-The file is also the script that runs on the other backend, in a process of its own:
-`KERAS_BACKEND=jax python test_backends.py WEIGHTS RESULTS`. What is not installed is skipped.
+Each runs in a process of its own. A backend that is not installed is skipped.
 """
 
 import importlib.util
@@ -20,6 +19,16 @@ from sat_keras.tokenizer import Tokenizer
 
 LEARNING_RATE = 0.1
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])
+
+# In the other process importing TensorFlow fails, as where it is not installed.
+SCRIPT = """
+import sys
+if sys.argv[1] != "tensorflow":
+    sys.modules["tensorflow"] = None
+import numpy, test_backends
+assert test_backends.keras.backend.backend() == sys.argv[1]
+numpy.savez(sys.argv[3], **test_backends.results(sys.argv[2]))
+"""
 
 
 def make():
@@ -72,16 +81,15 @@ def test_other_backends_compute_and_learn_the_same(backend, here, tmp_path):
         pytest.skip(f"{backend} is not installed")
     weights, expected = here
     path = tmp_path / "results.npz"
-    repository = Path(__file__).resolve().parents[1]
-    search_path = os.pathsep.join([str(repository), *filter(None, sys.path)])
+    folder = Path(__file__).resolve().parent
+    search_path = os.pathsep.join(map(str, [folder, folder.parent, *filter(None, sys.path)]))
     subprocess.run(
-        [sys.executable, __file__, str(weights), str(path)],
+        [sys.executable, "-c", SCRIPT, backend, str(weights), str(path)],
         env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search_path},
         check=True,
         timeout=600,
     )
     found = dict(np.load(path))
-    imported = found.pop("imported").tolist()
     assert found.keys() == expected.keys()
     assert found["texts"].tolist() == expected["texts"].tolist()
     assert all(expected["texts"])
@@ -90,9 +98,3 @@ def test_other_backends_compute_and_learn_the_same(backend, here, tmp_path):
             found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{name} on {backend}"
         )
         assert not name.startswith("gradient") or np.abs(found[name]).max() > 1e-6, name
-    others = {"tensorflow", "tensorflow_text", "jax", "torch", "matplotlib"} - {backend}
-    assert others.isdisjoint(imported)
-
-
-if __name__ == "__main__":
-    np.savez(sys.argv[2], **results(sys.argv[1]), imported=sorted(sys.modules))
