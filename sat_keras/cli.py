@@ -133,6 +133,7 @@ def evaluate(arguments):
         "attention": "soft",
         "beam": search["beam_size"],
         "length_penalty": search["length_penalty"],
+        "precision": arguments.precision,
         **_provenance(arguments, captioner.config, training, seconds),
         **_scores(dataset["name"], captions, table, references),
     }
@@ -312,9 +313,9 @@ def _captioner_and_source(arguments, folder, description, table, cache):
 
     options = {"allow_truncated": arguments.allow_truncated}
     if description["encoder"]["in_model"] or cache is None:
-        captioner = load_pretrained(folder, arguments.encoder_weights)
+        captioner = load_pretrained(folder, arguments.encoder_weights, dtype=arguments.precision)
         return captioner, PictureSource(table, captioner.encoder.resize_images, **options)
-    captioner = load_pretrained(folder, encoder=False)
+    captioner = load_pretrained(folder, encoder=False, dtype=arguments.precision)
     config = captioner.config
     weights = arguments.encoder_weights or description["encoder"]["weights"]
     # In the precision of the training, so that its annotation vectors are found in the cache.
@@ -503,6 +504,12 @@ def _evaluate_options(parser):
         help="file for the scores (default: results-SPLIT.json in the folder MODEL)",
     )
     parser.add_argument("--captions", metavar="FILE.json", help="file for the captions")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="dtype policy to decode in (default: float32, whatever the training's was)",
+    )
 
 
 def _caption_options(parser):

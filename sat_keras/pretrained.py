@@ -148,8 +148,29 @@ def make_encoder(config, weights, dtype="float32"):
     )
 
 
-def load_pretrained(name_or_folder, encoder_weights=None, encoder=True):
-    """Load a trained captioner, in float32 and ready to caption.
+def copy_captioner(captioner, encoder, dtype):
+    """Copy a captioner, with another encoder and in another precision.
+
+    Args:
+        captioner: The `Captioner`.
+        encoder: The copy's `ImageEncoder`, which is copied too unless it has that precision, or
+            `None` for a copy that works on annotation vectors.
+        dtype: The copy's dtype policy.
+
+    Returns:
+        A `Captioner` that is not compiled, with the same weights.
+    """
+    if encoder is not None and encoder.dtype_policy.name != dtype:
+        settings, weights = encoder.get_config(), encoder.get_weights()
+        encoder = ImageEncoder.from_config({**settings, "dtype": dtype})
+        encoder.set_weights(weights)
+    copy = Captioner(captioner.config, captioner.tokenizer, encoder, dtype=dtype)
+    copy.decoder.set_weights(captioner.decoder.get_weights())
+    return copy
+
+
+def load_pretrained(name_or_folder, encoder_weights=None, encoder=True, dtype="float32"):
+    """Load a trained captioner, ready to caption.
 
     Args:
         name_or_folder: One of `pretrained_names()` such as `"flickr8k-soft-vgg16"`, or the folder
@@ -159,6 +180,7 @@ def load_pretrained(name_or_folder, encoder_weights=None, encoder=True):
             that come with this package). Of no effect where the encoder was trained as well.
         encoder: Boolean, `False` leaves out a frozen CNN, for use with cached annotation vectors:
             nothing is downloaded.
+        dtype: Dtype policy to compute in, whatever it was trained in.
 
     Returns:
         A `Captioner`.
@@ -176,15 +198,14 @@ def load_pretrained(name_or_folder, encoder_weights=None, encoder=True):
     """
     folder = pretrained_folder(name_or_folder)
     description = read_description(folder)
-    in_model = description["encoder"]["in_model"]
     captioner = _load_weights(folder, description)
-    if in_model or not encoder:
-        return captioner
-    weights = encoder_weights or description["encoder"]["weights"]
-    config = captioner.config
-    complete = Captioner(config, captioner.tokenizer, make_encoder(config, weights))
-    complete.decoder.set_weights(captioner.decoder.get_weights())
-    return complete
+    if encoder and not description["encoder"]["in_model"]:
+        weights = encoder_weights or description["encoder"]["weights"]
+        cnn = make_encoder(captioner.config, weights, dtype)
+        return copy_captioner(captioner, cnn, dtype)
+    if captioner.dtype_policy.name != dtype:
+        return copy_captioner(captioner, captioner.encoder, dtype)
+    return captioner
 
 
 def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None):
@@ -219,8 +240,7 @@ def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None
     fingerprint = captioner.encoder.fingerprint() if captioner.encoder else None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    half = Captioner(captioner.config, captioner.tokenizer, dtype="float16")
-    half.decoder.set_weights(captioner.decoder.get_weights())
+    half = copy_captioner(captioner, None, "float16")
     half.save_weights(folder / WEIGHTS_FILE, overwrite=True)
     description = {
         "format": FORMAT,

@@ -13,12 +13,11 @@ import keras
 import pandas as pd
 
 from sat_keras.captioner import Captioner, caption_search
-from sat_keras.encoder import ImageEncoder
 from sat_keras.evaluation import score_captions
 from sat_keras.features import extract_features
 from sat_keras.images import load_image, picture_errors
 from sat_keras.loaders import PictureSource, caption_batches, picture_batches
-from sat_keras.pretrained import MODEL_FILE, save_model
+from sat_keras.pretrained import MODEL_FILE, copy_captioner, save_model
 from sat_keras.tokenizer import Tokenizer
 
 LOG_FILE = "log.csv"
@@ -333,7 +332,8 @@ def train_captioner(
     captioner = Captioner(
         config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
     )
-    copy = _copy_to_save(captioner, encoder if keep_encoder or config.encoder_trainable else None)
+    in_file = encoder if keep_encoder or config.encoder_trainable else None
+    copy = copy_captioner(captioner, in_file, "float32")
     train = caption_batches(
         splits["train"],
         tokenizer,
@@ -430,15 +430,6 @@ def _source(splits, encoder, config, features, allow_truncated, verbose):
     options = {"allow_truncated": allow_truncated, "progress": verbose == 1}
     extract_features(splits["train"], encoder, features, mirror=config.mirror, **options)
     return extract_features(splits["dev"], encoder, features, **options)
-
-
-def _copy_to_save(captioner, encoder):
-    """A captioner of the same sizes in float32, whatever it is trained in, for its file."""
-    if encoder is not None:
-        settings, weights = encoder.get_config(), encoder.get_weights()
-        encoder = ImageEncoder.from_config({**settings, "dtype": "float32"})
-        encoder.set_weights(weights)
-    return Captioner(captioner.config, captioner.tokenizer, encoder, dtype="float32")
 
 
 def _dev_callbacks(config, dev, source, verbose):

@@ -94,6 +94,20 @@ def test_a_training_comes_back_with_its_encoder(captioner, tokenizer, inputs, tr
     np.testing.assert_allclose(keras.ops.convert_to_numpy(annotations), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("in_model", [False, True])
+def test_a_captioner_can_be_loaded_in_another_precision(tokenizer, inputs, in_model, tmp_path):
+    encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
+    captioner = Captioner(CONFIG, tokenizer, encoder if in_model else None)
+    folder = write_training(tmp_path / "run", captioner, in_model=in_model)
+    loaded = pretrained.load_pretrained(folder, encoder=in_model, dtype="mixed_bfloat16")
+    assert loaded.decoder.compute_dtype == "bfloat16"
+    if in_model:
+        assert loaded.encoder.compute_dtype == "bfloat16"
+        np.testing.assert_array_equal(loaded.encoder.get_weights()[0], encoder.get_weights()[0])
+    close = np.asarray(keras.ops.cast(loaded(inputs)["logits"], "float32"))
+    np.testing.assert_allclose(close, logits(captioner, inputs), atol=0.05)
+
+
 def test_other_weights_of_the_frozen_cnn_can_be_given(captioner, tmp_path):
     encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
     encoder.cnn.save_weights(tmp_path / "mine.weights.h5")
