@@ -73,6 +73,7 @@ def caption_batches(
     seed: int = 0,
     max_length: int | None = None,
     mirror: bool = False,
+    first_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Minibatches of captions and their pictures for training with teacher forcing.
 
@@ -99,6 +100,7 @@ def caption_batches(
         max_length: words of a caption that are kept, `<end>` not counted. `None`: all.
         mirror: whether each row shows its picture mirrored with probability 1/2, drawn anew in
             every epoch. "left" and "right" are swapped in its captions.
+        first_epoch: epoch of the first pass, above 0 for a training that goes on.
 
     Returns:
         Finite dataset, of known cardinality, of `(x, y, sample_weight)`:
@@ -138,7 +140,7 @@ def caption_batches(
         return {input_name: pictures, "token_ids": inputs}, targets, sample_weight
 
     input_name = getattr(source, "input_name", "annotations")
-    choices = _epochs(draw_epoch).flat_map(tf.data.Dataset.from_tensor_slices)
+    choices = _epochs(draw_epoch, first_epoch).flat_map(tf.data.Dataset.from_tensor_slices)
     return _batch(choices, read, len(rows), rows_a_batch, assemble)
 
 
@@ -347,9 +349,9 @@ def _picture_rows(pictures: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _epochs(draw_epoch: Callable[[int], np.ndarray]) -> tf.data.Dataset:
+def _epochs(draw_epoch: Callable[[int], np.ndarray], first_epoch: int) -> tf.data.Dataset:
     """One element, `draw_epoch(epoch)`, whose epoch counts the passes over the dataset."""
-    epochs = itertools.count()
+    epochs = itertools.count(first_epoch)
 
     def one_epoch():
         yield draw_epoch(next(epochs))

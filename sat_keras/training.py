@@ -334,6 +334,8 @@ def train_captioner(
     )
     in_file = encoder if keep_encoder or config.encoder_trainable else None
     copy = copy_captioner(captioner, in_file, "float32")
+    backup = Backup(out / BACKUP_FOLDER)
+    done = backup.epochs_done
     train = caption_batches(
         splits["train"],
         tokenizer,
@@ -343,6 +345,7 @@ def train_captioner(
         seed=config.seed,
         max_length=config.max_length,
         mirror=config.mirror,
+        first_epoch=done,
     )
     compile_captioner(captioner, len(train))
     if verbose:
@@ -350,15 +353,11 @@ def train_captioner(
             f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
             f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} weights"
         )
-    backup = Backup(out / BACKUP_FOLDER)
-    done = backup.epochs_done
     past = read_log(out / LOG_FILE, done)
     monitor = f"dev_{config.monitor}"
     best = KeepBest(copy, out / MODEL_FILE, monitor, config.patience, past.get(monitor, ()))
     log = EpochLog(out / LOG_FILE, past)
     if done < config.epochs and not best.is_over:
-        for _ in range(done):  # a pass over the data set is an epoch: on with the next one's order
-            next(iter(train))
         with picture_errors():
             callbacks = [
                 # First: it must save the weights that are trained, not their averages.

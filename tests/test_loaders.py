@@ -169,6 +169,13 @@ def test_one_seed_gives_one_sequence_of_different_epochs(batches):
         assert_same(epochs[0], arrays(batches(seed=8, mirror=True)))
 
 
+def test_a_later_first_epoch_goes_on_where_the_passes_before_would_have_led(batches):
+    whole, rest = batches(seed=7, mirror=True), batches(seed=7, mirror=True, first_epoch=2)
+    epochs = [arrays(whole) for _ in range(4)]
+    for epoch in epochs[2:]:
+        assert_same(epoch, arrays(rest))
+
+
 def test_without_shuffle_every_epoch_is_by_length(batches):
     dataset = batches(shuffle=False, batch_size=1)
     first = arrays(dataset)
