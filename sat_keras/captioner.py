@@ -117,6 +117,7 @@ class Captioner(keras.Model):
             use_deep_output=config.use_deep_output,
             use_output_tanh=config.use_output_tanh,
             tie_embeddings=config.tie_embeddings,
+            normalize_annotations=config.normalize_annotations,
             dtype=self.dtype_policy,
             name="decoder",
         )
@@ -220,8 +221,7 @@ class Captioner(keras.Model):
             `(batch_size, beams, steps)`.
         """
         config = self.config
-        annotations = ops.cast(annotations, self.compute_dtype)
-        keys = self.decoder.attention.project(annotations)
+        annotations, keys = self.decoder.read_annotations(annotations)
         hidden, cell = self.decoder.initial_state(annotations)
 
         def step(token_ids, states):

@@ -33,6 +33,7 @@ class Config:
         use_deep_output: Whether word and context reach the output beside the hidden state.
         use_output_tanh: Whether the deep output has a tanh.
         tie_embeddings: Whether the embedding matrix is also the output's.
+        normalize_annotations: Whether every annotation vector is brought to mean 0 and variance 1.
         dropout: Share dropped of the hidden state and of the deep output's hidden layer.
         embedding_dropout: Share dropped of the word embeddings.
         annotation_dropout: Share dropped of the annotation vectors.
@@ -89,6 +90,7 @@ class Config:
     use_deep_output: bool = True
     use_output_tanh: bool = True
     tie_embeddings: bool = False
+    normalize_annotations: bool = False
     dropout: float = 0.5
     embedding_dropout: float = 0.0
     annotation_dropout: float = 0.0
@@ -306,7 +308,8 @@ RULES = (
         lambda value: type(value) is bool,
         (
             *("encoder_trainable", "mirror"),
-            *("use_gate", "use_deep_output", "use_output_tanh", "tie_embeddings"),
+            *("use_gate", "use_deep_output", "use_output_tanh"),
+            *("tie_embeddings", "normalize_annotations"),
         ),
     ),
     ("a name", lambda value: isinstance(value, str), ("encoder", "precision")),

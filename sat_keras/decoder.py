@@ -42,6 +42,9 @@ class AttentionDecoder(keras.Layer):
         use_output_tanh: Boolean, `False` leaves out the deep output's tanh, as the paper's
             equation 7 does. The authors' code has it.
         tie_embeddings: Boolean, `True` uses the embedding matrix as `L_o`.
+        normalize_annotations: Boolean, `True` brings every annotation vector to mean 0 and
+            variance 1 first. VGG's have norms from 30 to 400, which drive tanh and gates into
+            saturation.
         **kwargs: Arguments of `keras.Layer`.
 
     Call arguments:
@@ -84,6 +87,7 @@ class AttentionDecoder(keras.Layer):
         use_deep_output=True,
         use_output_tanh=True,
         tie_embeddings=False,
+        normalize_annotations=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -99,6 +103,7 @@ class AttentionDecoder(keras.Layer):
         self.use_deep_output = use_deep_output
         self.use_output_tanh = use_output_tanh
         self.tie_embeddings = tie_embeddings
+        self.normalize_annotations = normalize_annotations
         if tie_embeddings and not use_deep_output:
             raise ValueError(
                 "`tie_embeddings=True` needs the deep output, whose hidden layer has the "
@@ -117,6 +122,10 @@ class AttentionDecoder(keras.Layer):
             embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_dim**-0.5),
             name="embedding",
             dtype=self.dtype_policy,
+        )
+        # Without gain and bias: every map of the annotation vectors has its own.
+        self.normalize = keras.layers.LayerNormalization(
+            center=False, scale=False, name="normalize", dtype=self.dtype_policy
         )
         self.attention = BahdanauAttention(attention_dim, name="attention", dtype=self.dtype_policy)
         self.gate = dense(1, "gate", activation="sigmoid") if use_gate else None
@@ -148,6 +157,7 @@ class AttentionDecoder(keras.Layer):
         hidden, embedding = (None, None, self.hidden_dim), (None, None, self.embedding_dim)
         context = (None, None, feature_dim)
         self.embedding.build(token_ids_shape)
+        self.normalize.build(annotations_shape)
         self.attention.build(hidden, annotations_shape)
         mean = (None, feature_dim)
         if self.initial_shared:
@@ -165,6 +175,24 @@ class AttentionDecoder(keras.Layer):
             self.output_context.build(context)
         if self.output_words:
             self.output_words.build(embedding if self.use_deep_output else hidden)
+
+    def read_annotations(self, annotations, training=False):
+        """Prepare a picture's annotation vectors, once for all steps, captions and beams.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`, as the encoder
+                computes it.
+            training: Boolean, whether dropout is active.
+
+        Returns:
+            Tuple of the annotation vectors that all other methods take, of the same shape, and
+            their keys, shape `(batch_size, num_regions, attention_dim)`.
+        """
+        annotations = ops.cast(annotations, self.compute_dtype)
+        if self.normalize_annotations:
+            annotations = self.normalize(annotations)
+        annotations = self.drop_annotations(annotations, training=training)
+        return annotations, self.attention.project(annotations)
 
     def initial_state(self, annotations, captions=1):
         """Predict the LSTM's state before the first word from the mean annotation vector.
@@ -255,9 +283,7 @@ class AttentionDecoder(keras.Layer):
         return logits, {"hidden": new["hidden"], "cell": new["cell"]}, record
 
     def call(self, token_ids, annotations, training=False):
-        annotations = ops.cast(annotations, self.compute_dtype)
-        annotations = self.drop_annotations(annotations, training=training)
-        keys = self.attention.project(annotations)
+        annotations, keys = self.read_annotations(annotations, training=training)
         embedded = self.drop_embedding(self.embedding(token_ids), training=training)
         hidden, cell = self.initial_state(annotations, ops.shape(token_ids)[1])
         steps = attention_recurrence(
@@ -294,6 +320,7 @@ class AttentionDecoder(keras.Layer):
             "use_deep_output": self.use_deep_output,
             "use_output_tanh": self.use_output_tanh,
             "tie_embeddings": self.tie_embeddings,
+            "normalize_annotations": self.normalize_annotations,
         }
 
 

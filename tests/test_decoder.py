@@ -19,6 +19,7 @@ ABLATIONS = [
     pytest.param({"use_output_tanh": False}, id="no-tanh"),
     pytest.param({"tie_embeddings": True}, id="tied"),
     pytest.param({"initial_dim": 4}, id="initial-layer"),
+    pytest.param({"normalize_annotations": True}, id="normalized"),
     pytest.param(
         {"use_gate": False, "use_output_tanh": False, "tie_embeddings": True, "initial_dim": 4},
         id="many",
@@ -65,6 +66,9 @@ def paper(decoder, token_ids, annotations):
     alphas, betas = np.zeros((*token_ids.shape, REGIONS)), np.ones(token_ids.shape)
     for n, k in np.ndindex(token_ids.shape[:2]):
         a = annotations[n].astype("float64")
+        if decoder.normalize_annotations:
+            centred = a - a.mean(axis=1, keepdims=True)
+            a = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-3)
         mean = a.mean(axis=0)
         if decoder.initial_dim:
             kernel, bias = weights_of(decoder.initial_shared)
@@ -125,7 +129,7 @@ def test_decoding_word_by_word_is_teacher_forcing(options):
     decoder = make(options)
     token_ids, annotations = inputs()
     expected = as_numpy(decoder(token_ids, annotations))
-    keys = decoder.attention.project(annotations)
+    annotations, keys = decoder.read_annotations(annotations)
     hidden, cell = decoder.initial_state(annotations, CAPTIONS)
     states = {"hidden": hidden, "cell": cell}
     for t in range(STEPS):
