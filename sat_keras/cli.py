@@ -364,9 +364,9 @@ def _scores(dataset_name, captions, table, references):
 
 def _scene_scores(captions, table):
     """Shares, in percent, of true content words and of attention in the named objects' boxes."""
+    from sat_keras.attention_metrics import attention_mass, pointing_accuracy
     from sat_keras.datasets import load_objects
     from sat_keras.datasets.scenes import caption_accuracy, words_to_boxes
-    from sat_keras.evaluation import attention_mass, pointing_accuracy
     from sat_keras.images import load_image
 
     num_correct = num_words = 0
