@@ -350,16 +350,33 @@ def _provenance(arguments, config, training, seconds):
 
 def _scores(dataset_name, captions, table, references):
     """Everything that is measured: the captions and, where objects are known, the attention."""
-    from sat_keras.evaluation import caption_statistics, score_captions
-
     candidates = {key: found.text for key, found in zip(references, captions, strict=True)}
-    results = {
-        "scores": score_captions(candidates, references),
-        "caption_statistics": caption_statistics(candidates),
-    }
+    results = _caption_scores(candidates, references)
     if dataset_name == "scenes":
         results["scenes"] = _scene_scores(dict(zip(references, captions, strict=True)), table)
     return results
+
+
+def _caption_scores(candidates, references):
+    """All metrics that run here, their intervals, and what `compare` takes."""
+    from sat_keras.evaluation import (
+        available_metrics,
+        caption_statistics,
+        references_digest,
+        score_pictures,
+    )
+
+    metrics, reasons = available_metrics()
+    for reason in reasons:
+        print(reason)
+    scored = score_pictures(candidates, references, metrics)
+    return {
+        "scores": scored.scores(),
+        "intervals": scored.intervals(),
+        "caption_statistics": caption_statistics(candidates),
+        "references": references_digest(references),
+        "picture_scores": scored.encode(),
+    }
 
 
 def _scene_scores(captions, table):
@@ -396,12 +413,18 @@ def _scene_scores(captions, table):
 
 
 def _print_results(results):
-    """The scores as a table."""
-    columns = ("bleu1", "bleu2", "bleu3", "bleu4", "cider")
-    print("protocol" + "".join(f"{name:>8}" for name in columns))
+    """The scores as a table, each above its 95 % interval."""
+    names = list(next(iter(results["scores"].values())))
+    print("protocol" + "".join(f"{name:>14}" for name in names))
     for protocol, scores in results["scores"].items():
-        bleu = "".join(f"{scores[name]:8.2f}" for name in columns[:-1])
-        print(f"{protocol:8}{bleu}{scores['cider']:8.3f}")
+        digits = [3 if name == "cider" else 2 for name in names]
+        values = [f"{scores[name]:.{d}f}" for name, d in zip(names, digits, strict=True)]
+        ends = results["intervals"][protocol]
+        spans = [
+            "{:.{d}f}-{:.{d}f}".format(*ends[n], d=d) for n, d in zip(names, digits, strict=True)
+        ]
+        print(f"{protocol:8}" + "".join(f"{value:>14}" for value in values))
+        print(f"{'  95 %':8}" + "".join(f"{span:>14}" for span in spans))
     scenes = results.get("scenes", {})
     for name in ("content_word_accuracy", "pointing_accuracy", "attention_mass"):
         if name in scenes:

@@ -1,32 +1,32 @@
 """Scores of captions: how near they come to what people wrote, and how varied they are.
 
-BLEU in both protocols and CIDEr-D, in plain Python on tokens, equal to `pycocoevalcap`'s on the
-same tokens. All pictures are scored together, as one corpus.
+One call for BLEU in both protocols, METEOR, ROUGE-L, CIDEr-D and SPICE. BLEU, ROUGE-L and CIDEr-D
+are plain Python (`sat_keras.metrics`), METEOR and SPICE need Java (`sat_keras.java_metrics`). All
+pictures are scored together, as one corpus, on the tokens of `sat_keras.ptb`.
 
 | protocol | BLEU | where it comes from |
 |---|---|---|
 | `coco` | with brevity penalty | the coco-caption toolkit, which later papers use |
 | `paper` | without brevity penalty | Xu et al., 2015, Table 1 |
 
-The two differ by several points on short captions: say which one beside every number. Tokens
-(`sat_keras.ptb`) and CIDEr-D are the same in both.
+The two differ by several points on short captions: say which one beside every number. Tokens and
+the other metrics are the same in both.
 """
 
 import collections
+import hashlib
 import itertools
-import math
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
+from sat_keras.java_metrics import meteor_statistics, spice, unavailable
+from sat_keras.metrics import bleu_statistics, cider, rouge_l
+from sat_keras.picture_scores import METRICS, PROTOCOLS, PictureScores
 from sat_keras.ptb import ptb_tokenize
 
-PROTOCOLS = ("coco", "paper")
+# Those that need no Java.
+PYTHON_METRICS = ("bleu", "rouge_l", "cider")
 
-# coco-caption's, against divisions by 0. Without a match BLEU is not quite 0 but below 1e-3.
-_TINY, _SMALL = 1e-15, 1e-9
-
-Tokens = Sequence[str]
 Captions = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -34,6 +34,7 @@ def score_captions(
     candidates: Captions,
     references: Mapping[str, Sequence[str]],
     protocols: Sequence[str] = PROTOCOLS,
+    metrics: Sequence[str] = PYTHON_METRICS,
 ) -> dict[str, dict[str, float]]:
     """Scores one caption a picture against the picture's reference captions.
 
@@ -42,15 +43,19 @@ def score_captions(
             caption is a bad caption, not an error.
         references: The reference captions of the same pictures, by image id, raw or normalised.
         protocols: Out of `"coco"` and `"paper"`, see the module's description.
+        metrics: Out of `"bleu"`, `"meteor"`, `"rouge_l"`, `"cider"` and `"spice"`; by default those
+            that need no Java. `available_metrics` names those that run here.
 
     Returns:
-        `{protocol: {"bleu1": ..., "bleu2": ..., "bleu3": ..., "bleu4": ..., "cider": ...}}`, BLEU
-        in percent (as 20.8), CIDEr-D as 0.52. CIDEr-D weights words by how rare they are in
-        `references`, so that it compares only between scores of the same pictures.
+        `{protocol: {"bleu1": ..., "bleu2": ..., "bleu3": ..., "bleu4": ..., "rouge_l": ...,
+        "cider": ...}}`, in percent (BLEU-4 as 20.8), but CIDEr-D as 0.52. CIDEr-D weights words by
+        how rare they are in `references`, so that it compares only between scores of the same
+        pictures.
 
     Raises:
         ValueError: If the image ids of both don't agree or appear twice, if there are no
-            candidates or a picture has no references, or if a protocol is unknown.
+            candidates or a picture has no references, or if a protocol or metric is unknown.
+        RuntimeError: If a metric does not run here.
 
     Example:
 
@@ -62,147 +67,79 @@ def score_captions(
     >>> score_captions(candidates, references)["coco"]["bleu1"]  # 3 + 4 words against 4 + 4
     86.68...
     """
-    unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
-    if unknown:
-        raise ValueError(f"Protocols must be out of {PROTOCOLS}. Received: {unknown[0]!r}")
+    _check_names("Protocols", protocols, PROTOCOLS)
+    return score_pictures(candidates, references, metrics).scores(protocols)
+
+
+def score_pictures(
+    candidates: Captions,
+    references: Mapping[str, Sequence[str]],
+    metrics: Sequence[str] = PYTHON_METRICS,
+) -> PictureScores:
+    """Scores every picture's caption, for intervals, comparisons and each picture's own scores.
+
+    Args:
+        candidates: As in `score_captions`.
+        references: As in `score_captions`.
+        metrics: As in `score_captions`.
+
+    Returns:
+        `PictureScores`, with the pictures in the order of their image ids' names.
+
+    Raises:
+        ValueError: As in `score_captions`.
+        RuntimeError: If a metric does not run here.
+
+    Example:
+
+    >>> pictures = score_pictures(candidates, references)
+    >>> pictures.scores()["coco"]["bleu4"], pictures.intervals()["coco"]["bleu4"]
+    (20.6..., [19.5..., 21.7...])
+    """
+    _check_names("Metrics", metrics, METRICS)
     candidates = _by_image_id(candidates)
     _check_image_ids(candidates, references)
-    candidate_tokens = [ptb_tokenize(caption) for caption in candidates.values()]
-    reference_tokens = [
-        [ptb_tokenize(caption) for caption in references[image_id]] for image_id in candidates
-    ]
-    cider_score = float(np.mean(cider(candidate_tokens, reference_tokens)))
-    scores = {}
-    for protocol in protocols:
-        bleu = corpus_bleu(candidate_tokens, reference_tokens, brevity_penalty=(protocol == "coco"))
-        scores[protocol] = {f"bleu{n}": score for n, score in enumerate(bleu, start=1)}
-        scores[protocol]["cider"] = cider_score
-    return scores
+    image_ids = sorted(candidates, key=str)
+    tokens = [ptb_tokenize(candidates[image_id]) for image_id in image_ids]
+    truths = [[ptb_tokenize(caption) for caption in references[i]] for i in image_ids]
+    measures = {
+        "bleu": bleu_statistics,
+        "meteor": meteor_statistics,
+        "rouge_l": rouge_l,
+        "cider": cider,
+        "spice": spice,
+    }
+    statistics = {name: measures[name](tokens, truths) for name in metrics}
+    return PictureScores(
+        {name: values.reshape(len(tokens), -1) for name, values in statistics.items()}
+    )
 
 
-def corpus_bleu(
-    candidates: Sequence[Tokens],
-    references: Sequence[Sequence[Tokens]],
-    brevity_penalty: bool = True,
-    max_n: int = 4,
-) -> list[float]:
-    """BLEU-1 to BLEU-`max_n` of a corpus, in percent.
-
-    1. Clipped n-gram precision over all pictures: an n-gram of a candidate counts as often as it
-       is in the one reference that has it most often,
-
-           p_n = sum min(count_candidate, max_references count) / sum count_candidate
-
-    2. The geometric mean of the first N precisions, times the brevity penalty of the corpus'
-       lengths c of the candidates and r of the references, for each picture the reference closest
-       in length to the candidate (of two, the shorter one):
-
-           BLEU-N = BP * exp(1/N * sum_n log p_n),    BP = min(1, exp(1 - r / c))
-
-    Args:
-        candidates: Tokens of one candidate a picture.
-        references: Tokens of each picture's references, in the same order.
-        brevity_penalty: False leaves BP out, as the paper's Table 1 does.
-        max_n: Longest n-grams.
+def available_metrics() -> tuple[tuple[str, ...], list[str]]:
+    """Tells which metrics run here.
 
     Returns:
-        `[BLEU-1, ..., BLEU-max_n]`, from 0 to 100.
-
-    Reference:
-        [Papineni et al., 2002](https://aclanthology.org/P02-1040/);
-        `pycocoevalcap/bleu`, option "closest".
+        The names of those that do, out of `METRICS`, and a sentence about each of the others, with
+        what to install.
     """
-    matches, counts = np.zeros(max_n), np.zeros(max_n)
-    candidate_length = reference_length = 0
-    for candidate, picture_references in zip(candidates, references, strict=True):
-        candidate_length += len(candidate)
-        reference_length += min(
-            (abs(len(reference) - len(candidate)), len(reference))
-            for reference in picture_references
-        )[1]
-        most = collections.Counter()
-        for reference in picture_references:
-            most |= _ngrams(reference, max_n)  # the larger count of each n-gram
-        for ngram, count in _ngrams(candidate, max_n).items():
-            matches[len(ngram) - 1] += min(count, most[ngram])
-            counts[len(ngram) - 1] += count
-    if not candidate_length:
-        return [0.0] * max_n
-    precisions = (matches + _TINY) / (counts + _SMALL)
-    bleu = 100 * np.cumprod(precisions) ** (1 / np.arange(1, max_n + 1))
-    ratio = (candidate_length + _TINY) / (reference_length + _SMALL)
-    if brevity_penalty and ratio < 1:
-        bleu *= math.exp(1 - 1 / ratio)
-    return bleu.tolist()
+    reasons = {name: unavailable(name) for name in METRICS if name not in PYTHON_METRICS}
+    names = tuple(name for name in METRICS if not reasons.get(name))
+    return names, [reason for reason in reasons.values() if reason]
 
 
-def cider(
-    candidates: Sequence[Tokens],
-    references: Sequence[Sequence[Tokens]],
-    max_n: int = 4,
-    sigma: float = 6.0,
-) -> np.ndarray:
-    """CIDEr-D of every picture; their mean is the score of the corpus.
-
-    An n-gram `k` weighs by how often it is in a caption and how few pictures have it in their
-    references,
-
-        g_k(caption) = count_k(caption) * log(pictures / pictures with k),
-
-    and a caption is likened to each of its `m` references by the cosine of these vectors, one for
-    every n, clipped so that repeating a word doesn't pay, and with a penalty on the difference of
-    the lengths `l`:
-
-        CIDEr-D = 10 / (N m) * sum_n sum_j exp(-(l - l_j)^2 / (2 sigma^2))
-                  * sum_k min(g_k, g_jk) g_jk / (|g| |g_j|)
+def references_digest(references: Mapping[str, Sequence[str]]) -> str:
+    """Tells one set of pictures and references from another.
 
     Args:
-        candidates: Tokens of one candidate a picture.
-        references: Tokens of each picture's references, in the same order. Of a single picture all
-            weights and so its score are 0.
-        max_n: Longest n-grams, N.
-        sigma: Width of the length penalty, in words.
+        references: Reference captions by image id.
 
     Returns:
-        Float array `(number of pictures,)`, from 0 to 10.
-
-    Reference:
-        [Vedantam et al., 2015](https://arxiv.org/abs/1411.5726), equations 1 to 3 and section 7;
-        `pycocoevalcap/cider`.
+        16 hexadecimal digits of a hash of the image ids and the references' tokens, the same in
+        any order of the pictures.
     """
-    counts = [[_ngrams(reference, max_n) for reference in picture] for picture in references]
-    pictures_with = collections.Counter()
-    for picture in counts:
-        pictures_with.update(set().union(*picture))
-    log_pictures = math.log(max(len(counts), 1))
-
-    def weigh(ngrams):
-        """Vectors of n-gram weights, one for every n, and their lengths."""
-        vectors = [{} for _ in range(max_n)]
-        for ngram, count in ngrams.items():
-            rarity = log_pictures - math.log(max(pictures_with[ngram], 1))
-            vectors[len(ngram) - 1][ngram] = count * rarity
-        return vectors, [math.sqrt(sum(w * w for w in v.values())) for v in vectors]
-
-    def similarity(first, second):
-        total = 0.0
-        for vector, norm, other, other_norm in zip(*first, *second, strict=True):
-            if norm and other_norm:
-                shared = vector.keys() & other.keys()
-                product = sum(min(vector[k], other[k]) * other[k] for k in shared)
-                total += product / (norm * other_norm)
-        return total / max_n
-
-    scores = np.zeros(len(counts))
-    for i, (candidate, picture) in enumerate(zip(candidates, references, strict=True)):
-        candidate_vectors = weigh(_ngrams(candidate, max_n))
-        for reference, ngrams in zip(picture, counts[i], strict=True):
-            # As in the toolkit, which counts bigrams, an empty caption is as long as one word.
-            difference = max(len(candidate), 1) - max(len(reference), 1)
-            penalty = math.exp(-(difference**2) / (2 * sigma**2))
-            scores[i] += penalty * similarity(candidate_vectors, weigh(ngrams))
-        scores[i] *= 10 / len(picture)
-    return scores
+    known = {str(i): [ptb_tokenize(caption) for caption in references[i]] for i in references}
+    text = json.dumps(known, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
@@ -251,12 +188,12 @@ def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
     }
 
 
-def _ngrams(tokens, max_n):
-    """Counts of all n-grams up to `max_n`."""
-    tokens = tuple(tokens)
-    return collections.Counter(
-        tokens[i : i + n] for n in range(1, max_n + 1) for i in range(len(tokens) - n + 1)
-    )
+def _check_names(what, names, known):
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"{what} must be one or more out of {known}. Received: {(unknown or [names])[0]!r}"
+        )
 
 
 def _by_image_id(captions):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sat_keras import cli, training
 from sat_keras.config import CHOICES, Config
+from sat_keras.picture_scores import PictureScores
 
 PICTURES = 4
 
@@ -141,6 +142,8 @@ def test_a_folder_with_files_of_something_else_is_refused(folder, capsys):
 def results(trained, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # METEOR's program takes seconds to start.
+        patch.setattr("sat_keras.evaluation.unavailable", lambda name: f"No {name} here")
         command = ["evaluate", "trained", "--out", "results.json", "--captions", "captions.json"]
         assert cli.main(command) == 0
     return json.loads((folder / "results.json").read_text())
@@ -154,11 +157,17 @@ def test_results_say_what_was_measured_and_how(results):
     }
     assert (results["dataset"], results["split"], results["beam"]) == ("scenes", "dev", 2)
     assert results["pictures"] == PICTURES
-    names = {"bleu1", "bleu2", "bleu3", "bleu4", "cider"}
-    assert {name: set(scores) for name, scores in results["scores"].items()} == {
-        "coco": names,
-        "paper": names,
-    }
+    names = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"}
+    for part in ("scores", "intervals"):
+        assert {name: set(scores) for name, scores in results[part].items()} == {
+            "coco": names,
+            "paper": names,
+        }
+    for name, (low, high) in results["intervals"]["coco"].items():
+        assert low <= results["scores"]["coco"][name] <= high
+    found = PictureScores.decode(results["picture_scores"])
+    assert found.scores()["paper"] == pytest.approx(results["scores"]["paper"], rel=1e-6)
+    assert len(results["references"]) == 16
     assert " && sat-keras evaluate trained" in results["command"]
 
 

@@ -11,11 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sat_keras.evaluation import (
+    available_metrics,
     caption_statistics,
-    cider,
-    corpus_bleu,
+    references_digest,
     score_captions,
+    score_pictures,
 )
+from sat_keras.metrics import cider, corpus_bleu, rouge_l
 from sat_keras.ptb import ptb_tokenize
 
 needs_java = pytest.mark.skipif(
@@ -30,15 +32,17 @@ CANDIDATES = {"1.jpg": "a dog runs", "2.jpg": "two boys play football"}
 
 
 def toolkit_scores(candidates, references):
-    """BLEU-1 to -4 in percent and CIDEr-D per picture by pycocoevalcap, of lists of tokens."""
+    """BLEU-1 to -4 in percent, CIDEr-D and ROUGE-L per picture by pycocoevalcap, of tokens."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
 
     results = {i: [" ".join(tokens)] for i, tokens in enumerate(candidates)}
     truths = {i: [" ".join(tokens) for tokens in r] for i, r in enumerate(references)}
     bleu, _ = Bleu(4).compute_score(truths, results, verbose=0)
-    _, per_picture = Cider().compute_score(truths, results)
-    return 100 * np.array(bleu), per_picture
+    _, cider_scores = Cider().compute_score(truths, results)
+    _, rouge_scores = Rouge().compute_score(truths, results)
+    return 100 * np.array(bleu), cider_scores, 100 * rouge_scores
 
 
 captions = st.lists(st.sampled_from("abcde"), max_size=9)
@@ -50,9 +54,12 @@ pictures = st.tuples(captions, st.lists(captions, min_size=1, max_size=4))
 def test_equal_to_the_toolkit_on_random_corpora(corpus):
     assume(any(any(references) for _, references in corpus))  # or the toolkit crashes
     candidates, references = zip(*corpus, strict=True)
-    bleu, per_picture = toolkit_scores(candidates, references)
+    bleu, cider_scores, rouge_scores = toolkit_scores(candidates, references)
     np.testing.assert_allclose(corpus_bleu(candidates, references), bleu, atol=1e-6)
-    np.testing.assert_allclose(cider(candidates, references), per_picture, atol=1e-6)
+    np.testing.assert_allclose(cider(candidates, references), cider_scores, atol=1e-6)
+    # To the toolkit two captions without words have a word in common, the empty one.
+    rouge_scores = np.where([bool(tokens) for tokens in candidates], rouge_scores, 0)
+    np.testing.assert_allclose(rouge_l(candidates, references), rouge_scores, atol=1e-6)
 
 
 @functools.cache
@@ -75,10 +82,11 @@ def test_equal_to_the_toolkit_on_flickr8k(shared):
     scores = score_captions(candidates, references)
     tokens = [ptb_tokenize(caption) for caption in candidates.values()]
     reference_tokens = [[ptb_tokenize(c) for c in references[name]] for name in dev]
-    bleu, per_picture = toolkit_scores(tokens, reference_tokens)
+    bleu, cider_scores, rouge_scores = toolkit_scores(tokens, reference_tokens)
     ours = [scores["coco"][f"bleu{n}"] for n in range(1, 5)]
     np.testing.assert_allclose(ours, bleu, atol=1e-6)
-    assert scores["coco"]["cider"] == pytest.approx(np.mean(per_picture), abs=1e-6)
+    assert scores["coco"]["cider"] == pytest.approx(np.mean(cider_scores), abs=1e-6)
+    assert scores["coco"]["rouge_l"] == pytest.approx(np.mean(rouge_scores), abs=1e-6)
     assert 15 < scores["coco"]["bleu4"] < 30  # what people reach against each other
 
 
@@ -202,10 +210,22 @@ def test_cider_prefers_rare_words_and_the_references_themselves():
     assert rare > 1
 
 
+def test_rouge_l_by_hand():
+    # The first has "a dog on sand" of the candidate's 5 words, the second is all in it.
+    candidate = ["a", "dog", "runs", "on", "sand"]
+    references = [["a", "white", "dog", "on", "the", "sand"], ["a", "dog", "sand"]]
+    precision, recall = 4 / 5, 3 / 3
+    expected = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    np.testing.assert_allclose(rouge_l([candidate], [references]), [100 * expected])
+    # The order of words counts, so that only one of them is in common.
+    assert rouge_l([["a", "b"]], [[["b", "a"]]])[0] == pytest.approx(50)
+
+
 def test_perfect_captions():
     references = {"1": ["a dog runs on sand"], "2": ["two boys play at home"]}
     scores = score_captions({k: v[0] for k, v in references.items()}, references)["coco"]
     assert scores["bleu4"] == pytest.approx(100)
+    assert scores["rouge_l"] == pytest.approx(100)
     assert scores["cider"] == pytest.approx(10)
 
 
@@ -238,9 +258,40 @@ def test_bad_candidates_and_references(candidates, references, received):
         score_captions(candidates, references)
 
 
-def test_unknown_protocol():
-    with pytest.raises(ValueError, match="must be out of .* Received: 'meteor'"):
+def test_unknown_protocols_and_metrics():
+    with pytest.raises(ValueError, match="Protocols must be .* Received: 'meteor'"):
         score_captions(CANDIDATES, REFERENCES, protocols=["coco", "meteor"])
+    with pytest.raises(ValueError, match="Metrics must be .* Received: 'rouge'"):
+        score_captions(CANDIDATES, REFERENCES, metrics=["cider", "rouge"])
+    with pytest.raises(ValueError, match=r"Metrics must be .* Received: \[\]"):
+        score_captions(CANDIDATES, REFERENCES, metrics=[])
+
+
+def test_metrics_are_scored_as_asked_for():
+    scores = score_captions(CANDIDATES, REFERENCES, metrics=["cider", "bleu"])["coco"]
+    assert list(scores) == ["bleu1", "bleu2", "bleu3", "bleu4", "cider"]
+    assert scores == {n: score_captions(CANDIDATES, REFERENCES)["coco"][n] for n in scores}
+
+
+def test_what_does_not_run_here_is_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    names, reasons = available_metrics()
+    assert names == ("bleu", "rouge_l", "cider")
+    assert [reason.split()[0] for reason in reasons] == ["METEOR", "SPICE"]
+
+
+def test_pictures_are_in_the_order_of_their_names():
+    pictures = score_pictures({2: "two boys", 10: "a dog"}, {10: ["a dog"], 2: ["two men"]})
+    np.testing.assert_allclose(pictures.each()["bleu1"], [100, 50])  # "10" before "2"
+
+
+def test_digest_is_of_the_pictures_and_their_references():
+    digest = references_digest(REFERENCES)
+    assert references_digest(dict(reversed(REFERENCES.items()))) == digest
+    assert references_digest({k: [c.upper() for c in v] for k, v in REFERENCES.items()}) == digest
+    assert references_digest({**REFERENCES, "3.jpg": ["a"]}) != digest
+    assert references_digest({**REFERENCES, "2.jpg": ["two boys"]}) != digest
+    assert len(digest) == 16
 
 
 def test_caption_statistics():

@@ -1,0 +1,169 @@
+"""METEOR 1.5 and SPICE, the two metrics of the coco-caption toolkit that are programs in Java.
+
+They run where `pycocoevalcap`, which brings METEOR and SPICE, and Java are installed. SPICE needs
+384 MB of Stanford's parser besides, which the toolkit would download at its first use; here nothing
+is ever downloaded: SPICE runs where these files are. `unavailable` says what is missing.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+Tokens = Sequence[str]
+
+_INSTALL = 'install Java and run `pip install "sat-keras[eval]"`'
+_PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+# METEOR 1.5's parameters for English: weight of precision against recall, power and weight of the
+# penalty, weight of content words against function words, and of matches by the word itself, its
+# stem, its synonyms and its paraphrases.
+_ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
+_STAGES = np.array([1.0, 0.6, 0.8, 0.6])
+
+
+def unavailable(name: str) -> str | None:
+    """Say why a metric cannot be computed here.
+
+    Args:
+        name: `"meteor"` or `"spice"`.
+
+    Returns:
+        One sentence with what to install, or None where all is there.
+    """
+    toolkit = _toolkit()
+    if toolkit is None or shutil.which("java") is None:
+        missing = "pycocoevalcap" if toolkit is None else "Java"
+        return f"{name.upper()} is left out: {missing} is not installed; {_INSTALL}"
+    library = toolkit / "spice" / "lib"
+    if name == "spice" and not all((library / file).is_file() for file in _PARSER):
+        return (
+            "SPICE is left out: its parser is not there; "
+            "`python -m pycocoevalcap.spice.get_stanford_models` downloads 384 MB"
+        )
+    return None
+
+
+def meteor_statistics(
+    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> np.ndarray:
+    """What METEOR 1.5 counts in every picture, of the reference that fits best.
+
+    Args:
+        candidates: Tokens of one candidate a picture.
+        references: Tokens of each picture's references, in the same order.
+
+    Returns:
+        Float array `(pictures, 6)`: matched words of the candidate and of the reference and
+        lengths of the candidate and of the reference, all four weighted by the kind of match and
+        of word; chunks; matched words, the mean of both sides.
+
+    Raises:
+        RuntimeError: If METEOR cannot run here or fails.
+    """
+    lines = []
+    for candidate, picture in zip(candidates, references, strict=True):
+        # An empty reference is no reference; what is left when all are empty matches nothing.
+        texts = [" ".join(tokens) for tokens in picture if tokens] or ["."]
+        lines.append(" ||| ".join(["SCORE", *texts, " ".join(candidate)]))
+    counts = _run_meteor(lines)
+    lengths, functions = counts[:, 0:2], counts[:, 2:4]  # of the candidate, of the reference
+    matches = counts[:, 4:20].reshape(-1, len(_STAGES), 2, 2)  # stage, content or function, side
+    kinds = np.array([_DELTA, 1 - _DELTA])
+    matched = np.einsum("pskt,s,k->pt", matches, _STAGES, kinds)
+    weighted = _DELTA * (lengths - functions) + (1 - _DELTA) * functions
+    chunks, words = counts[:, 20], counts[:, 21:23]
+    # The penalty is on what is broken up: a candidate that is its reference has no chunk.
+    chunks = np.where((chunks == 1) & (lengths == words).all(axis=1), 0, chunks)
+    return np.column_stack([matched, weighted, chunks, words.mean(axis=1)])
+
+
+def meteor_of_sums(sums: np.ndarray) -> np.ndarray:
+    """METEOR from sums of `meteor_statistics` over pictures.
+
+    With P and R the shares of the words that match, content words and exact matches counting
+    more, and `chunks` the runs of matches that stand in the same order on both sides:
+
+        METEOR = (1 - 0.6 (chunks / matches)^0.2) * P R / (0.85 P + 0.15 R)
+
+    Args:
+        sums: `(..., 6)`; one picture's own row gives its METEOR.
+
+    Returns:
+        Float array `(...)` in percent, 0 where nothing matches.
+
+    Reference:
+        [Denkowski & Lavie, 2014](https://aclanthology.org/W14-3348/).
+    """
+    matched, reference_matched, length, reference_length, chunks, words = np.moveaxis(sums, -1, 0)
+    precision = matched / np.maximum(length, 1e-9)
+    recall = reference_matched / np.maximum(reference_length, 1e-9)
+    mean = precision * recall / np.maximum(_ALPHA * precision + (1 - _ALPHA) * recall, 1e-9)
+    fragments = chunks / np.maximum(words, 0.5)
+    return 100 * mean * (1 - _GAMMA * fragments**_BETA)
+
+
+def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
+    """SPICE of every picture, in percent; their mean is the score of the corpus.
+
+    Args:
+        candidates: Tokens of one candidate a picture. Those without tokens get 0.
+        references: Tokens of each picture's references, in the same order.
+
+    Returns:
+        Float array `(number of pictures,)`.
+
+    Raises:
+        RuntimeError: If SPICE cannot run here.
+
+    Reference:
+        [Anderson et al., 2016](https://arxiv.org/abs/1607.08822).
+    """
+    _check_available("spice")
+    from pycocoevalcap.spice.spice import Spice
+
+    scores = np.zeros(len(candidates))
+    filled = [i for i, tokens in enumerate(candidates) if tokens]
+    if filled:
+        results = {i: [" ".join(candidates[i])] for i in filled}
+        truths = {i: [" ".join(tokens) for tokens in references[i]] for i in filled}
+        _, found = Spice().compute_score(truths, results)
+        scores[filled] = [100 * picture["All"]["f"] for picture in found]
+    return np.nan_to_num(scores)
+
+
+def _toolkit():
+    """The folder of pycocoevalcap, or None."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    folders = spec.submodule_search_locations if spec else None
+    return Path(next(iter(folders))) if folders else None
+
+
+def _check_available(name):
+    reason = unavailable(name)
+    if reason:
+        raise RuntimeError(f"{reason}. Received: the metric {name!r}")
+
+
+def _run_meteor(lines):
+    """METEOR's 23 counts for each line of input."""
+    _check_available("meteor")
+    program = [*("java", "-Xmx2G", "-jar", "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en"]
+    done = subprocess.run(
+        [*program, "-norm"],
+        input="".join(f"{line}\n" for line in lines).encode(),
+        cwd=_toolkit() / "meteor",
+        capture_output=True,
+        check=False,
+    )
+    rows = [line.split() for line in done.stdout.decode().splitlines()]
+    if done.returncode or len(rows) != len(lines) or any(len(row) != 23 for row in rows):
+        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        raise RuntimeError(
+            "METEOR failed; see that `java -version` works and that 2 GB of memory are free. "
+            f"Received: {said[-1] if said else 'no output'}"
+        )
+    return np.array(rows, dtype="float64").reshape(-1, 23)

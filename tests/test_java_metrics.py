@@ -1,0 +1,136 @@
+"""METEOR against pycocoevalcap and against counts that the program gave; SPICE by a stand-in."""
+
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from sat_keras import java_metrics
+from sat_keras.java_metrics import meteor_of_sums, meteor_statistics, spice, unavailable
+
+CANDIDATES = [
+    "a dog runs on the beach",
+    "the dog is running",
+    "a group of kids plays with the ball",
+    "two men",
+    "zzqq",
+]
+REFERENCES = [
+    ["a dog runs on the beach", "dogs"],
+    ["a hound runs along the shore", "the brown dog was running quickly"],
+    ["several children are playing football", "a ball is thrown by the group of children"],
+    ["a man and another man stand outside", "men in two hats"],
+    ["nothing of the kind", "not at all"],
+]
+# What the program counts of the first, the second and the last, and what it makes of these.
+COUNTS = [
+    "6 6 3 3 3 3 3 3 0 0 0 0 0 0 0 0 0 0 0 0 1 6 6",
+    "4 6 2 2 2 2 1 1 0 0 0 1 0 0 0 0 0 0 0 0 3 4 4",
+    "1 4 0 2 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
+]
+
+
+def tokens_of(texts):
+    return [text.split() for text in texts]
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Scores of the pictures and of the corpus by pycocoevalcap."""
+    if unavailable("meteor"):
+        pytest.skip(unavailable("meteor"))
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    truths = dict(enumerate(REFERENCES))
+    results = {i: [text] for i, text in enumerate(CANDIDATES)}
+    corpus, each = Meteor().compute_score(truths, results)
+    return 100 * corpus, 100 * np.array(each)
+
+
+def test_meteor_equals_the_toolkits(theirs):
+    candidates = [*tokens_of(CANDIDATES), [], []]
+    references = [*map(tokens_of, REFERENCES), [["a", "dog"], []], [[]]]
+    statistics = meteor_statistics(candidates, references)
+    corpus, each = theirs
+    np.testing.assert_allclose(meteor_of_sums(statistics[:-2]), each, atol=1e-6)
+    assert meteor_of_sums(statistics[:-2].sum(axis=0)) == pytest.approx(corpus, abs=1e-6)
+    np.testing.assert_array_equal(meteor_of_sums(statistics[-2:]), 0)  # the empty ones
+    assert 0 < meteor_of_sums(statistics.sum(axis=0)) < corpus
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """METEOR's program replaced by what it answered."""
+    asked = []
+
+    def answer(lines):
+        asked.extend(lines)
+        return np.array([line.split() for line in COUNTS], dtype="float64")
+
+    monkeypatch.setattr(java_metrics, "_run_meteor", answer)
+    return asked
+
+
+def test_meteor_by_hand(counted):
+    candidates = [["a", "dog"], ["the", "dog"], []]
+    references = [[["a", "dog"]], [["the", "dog"], [], ["dogs"]], [[]]]
+    same, other, nothing = meteor_of_sums(meteor_statistics(candidates, references))
+    assert counted == [
+        "SCORE ||| a dog ||| a dog",
+        "SCORE ||| the dog ||| dogs ||| the dog",
+        "SCORE ||| . ||| ",
+    ]
+    assert same == pytest.approx(100)
+    assert nothing == 0
+    # 2 content words, 1 function word; 1 function word of the reference by its stem.
+    matched, reference_matched = 0.75 * 2 + 0.25, 0.75 * 2 + 0.25 + 0.25 * 0.6
+    precision, recall = matched / (0.75 * 2 + 0.25 * 2), reference_matched / (0.75 * 4 + 0.25 * 2)
+    mean = precision * recall / (0.85 * precision + 0.15 * recall)
+    assert other == pytest.approx(100 * mean * (1 - 0.6 * (3 / 4) ** 0.2))
+
+
+def test_unavailable_names_what_is_missing(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "Java is not installed" in unavailable("meteor")
+    monkeypatch.setattr(java_metrics, "_toolkit", lambda: None)
+    assert "pycocoevalcap is not installed" in unavailable("meteor")
+    assert 'pip install "sat-keras[eval]"' in unavailable("spice")
+    with pytest.raises(RuntimeError, match="pycocoevalcap is not installed.* Received: .*'meteor'"):
+        meteor_statistics([["a"]], [[["a"]]])
+
+
+def test_spice_runs_where_its_files_are_and_downloads_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
+    monkeypatch.setattr(java_metrics, "_toolkit", lambda: tmp_path)
+    assert "384 MB" in unavailable("spice")
+    with pytest.raises(RuntimeError, match="384 MB"):
+        spice([["a"]], [[["a"]]])
+    (tmp_path / "spice" / "lib").mkdir(parents=True)
+    for name in java_metrics._PARSER:
+        (tmp_path / "spice" / "lib" / name).touch()
+    assert unavailable("spice") is None
+
+    class Spice:
+        def compute_score(self, truths, results):
+            assert truths == {0: ["a dog", "dogs"], 2: ["a cat"]}
+            assert results == {0: ["a dog"], 2: ["a boy"]}
+            return 0.2, [{"All": {"f": 0.4}}, {"All": {"f": float("nan")}}]
+
+    module = types.SimpleNamespace(Spice=Spice)
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.spice.spice", module)
+    candidates = [["a", "dog"], [], ["a", "boy"]]
+    references = [[["a", "dog"], ["dogs"]], [["a"]], [["a", "cat"]]]
+    np.testing.assert_allclose(spice(candidates, references), [40, 0, 0])
+
+
+def test_a_program_that_fails_is_an_error_with_what_it_said(monkeypatch, tmp_path):
+    (tmp_path / "meteor").mkdir()
+    program = tmp_path / "java"
+    program.write_text("#!/bin/sh\necho out of memory >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(java_metrics, "_toolkit", lambda: tmp_path)
+    with pytest.raises(RuntimeError, match="METEOR failed; .* Received: out of memory"):
+        meteor_statistics([["a"]], [[["a"]]])
