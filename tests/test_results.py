@@ -1,12 +1,12 @@
-"""The README's numbers are those of the results files, which a command wrote."""
+"""The tables of results are those of the results files, which a command wrote."""
 
-import json
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = sorted((REPOSITORY / "results").glob("*.json"))
 KEYS = (
     "dataset",
     "split",
@@ -21,34 +21,53 @@ KEYS = (
     "scores",
 )
 
+spec = importlib.util.spec_from_file_location("tables", REPOSITORY / "docs" / "results_table.py")
+tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tables)
+RESULTS = tables.read_results()
 
-@pytest.fixture(params=RESULTS, ids=lambda path: path.stem)
+
+@pytest.fixture(params=RESULTS)
 def results(request):
-    return json.loads(request.param.read_text(encoding="utf-8"))
-
-
-def rows(results):
-    """The README's table rows of a results file."""
-    for protocol, scores in results["scores"].items():
-        bleu = " | ".join(f"{scores[f'bleu{n}']:.1f}" for n in range(1, 5))
-        yield (
-            f"| {results['dataset']} {results['split']} | {results['encoder']} | "
-            f"{results['attention']} | `{protocol}` | {results['beam']} | {bleu} | "
-            f"{scores['cider']:.3f} |"
-        )
+    return RESULTS[request.param]
 
 
 def test_results_say_how_they_came_about(results):
     assert not [key for key in KEYS if key not in results]
     assert results["command"].startswith("sat-keras ")
-    for scores in results["scores"].values():
+
+
+def test_scores_are_within_their_intervals(results):
+    for protocol, scores in results["scores"].items():
         assert 0 < scores["bleu4"] < scores["bleu1"] < 100
+        for name, (low, high) in results.get("intervals", {}).get(protocol, {}).items():
+            assert 0 <= low < scores[name] < high
 
 
-def test_readme_shows_them(results):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert not [row for row in rows(results) if row not in readme]
+def test_results_are_small(results):
+    assert len(results.get("picture_scores", "")) < 100_000
 
 
-def test_there_are_results():
-    assert "flickr8k-soft-vgg16" in [path.stem for path in RESULTS]
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda path: path.parent.name)
+def test_tables_are_those_of_the_files(page):
+    assert page.read_text(encoding="utf-8") == tables.with_tables(page)
+
+
+def test_all_results_are_shown():
+    text = "".join(page.read_text(encoding="utf-8") for page in tables.PAGES)
+    assert set(re.findall(r"^\| \[([^\]]*)\]\(.*\.json\) \|", text, re.MULTILINE)) == set(RESULTS)
+    assert "flickr8k-soft-vgg16" in RESULTS
+    assert f"{RESULTS['flickr8k-soft-vgg16']['scores']['coco']['bleu4']:.1f}" in text
+
+
+def test_a_cell_has_the_score_and_its_interval():
+    made = {
+        **{"dataset": "d", "split": "dev", "encoder": None, "attention": "soft", "beam": 3},
+        "scores": {"coco": {"bleu4": 20.61, "cider": 0.5076}},
+        "intervals": {"coco": {"bleu4": [19.5, 21.66], "cider": [0.48, 0.54]}},
+    }
+    *_, row = tables.table({"x": made}, "results/").splitlines()
+    assert row == (
+        "| [x](results/x.json) | d dev | – | soft | 3 | `coco` | 20.6<br><sub>19.5–21.7</sub> | "
+        "0.508<br><sub>0.480–0.540</sub> |"
+    )
