@@ -36,7 +36,8 @@ class Config:
         normalize_annotations: Whether every annotation vector is brought to mean 0 and variance 1.
         dropout: Share dropped of the hidden state and of the deep output's hidden layer.
         embedding_dropout: Share dropped of the word embeddings.
-        annotation_dropout: Share dropped of the annotation vectors.
+        annotation_dropout: Share dropped of the annotation vectors' features, in all regions of a
+            picture the same ones.
         penalty_weight: Lambda, the weight of the doubly stochastic penalty.
         penalty_target: Tau, the attention a region should get over a caption: `"one"` for 1,
             `"length"` for the caption's words / regions.

@@ -34,7 +34,8 @@ class AttentionDecoder(keras.Layer):
         dropout: Float in [0, 1), share of the hidden state and of the deep output's hidden layer
             that is dropped in training.
         embedding_dropout: Float in [0, 1), the same for the word embeddings.
-        annotation_dropout: Float in [0, 1), the same for the annotation vectors.
+        annotation_dropout: Float in [0, 1), share of the annotation vectors' features that is
+            dropped in training, each in all regions of a picture.
         initial_dim: Integer or `None`: size of a ReLU layer under both initial state's MLPs (as
             in the authors' code), or one tanh layer each.
         use_gate: Boolean, `False` leaves out the gate (`beta = 1`).
@@ -150,7 +151,9 @@ class AttentionDecoder(keras.Layer):
         self.drop_output = drop(dropout, "drop_output")
         self.drop_hidden = drop(dropout, "drop_hidden")
         self.drop_embedding = drop(embedding_dropout, "drop_embedding")
-        self.drop_annotations = drop(annotation_dropout, "drop_annotations")
+        self.drop_annotations = keras.layers.SpatialDropout1D(
+            annotation_dropout, name="drop_annotations", dtype=self.dtype_policy
+        )
 
     def build(self, token_ids_shape, annotations_shape):
         feature_dim = annotations_shape[-1]

@@ -292,6 +292,14 @@ def test_dropout_of_the_annotations_reaches_attention_at_once():
     assert change["attention_weights"][:, :, 0].max() > 1e-3
 
 
+def test_a_dropped_feature_is_dropped_in_all_regions_of_a_picture():
+    decoder = make(annotation_dropout=0.5)
+    found = numpy(decoder.read_annotations(np.ones((16, REGIONS, FEATURES)), training=True)[0])
+    assert set(np.unique(found)) == {0, 2}
+    assert (found == found[:, :1]).all()
+    assert (found[:, 0] != found[:1, 0]).any()
+
+
 # Weights, precision and saving
 
 
