@@ -1,5 +1,6 @@
 """Attention metrics against maps that are drawn by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 from sat_keras.attention_metrics import (
     attention_entropy,
     attention_mass,
+    attention_statistics,
+    centre_map,
+    coverage,
     pointing_accuracy,
+    sameness,
     total_variation,
 )
 
@@ -29,9 +34,49 @@ def test_pointing_accuracy():
         [10, 20, 20, 30],  # rows and columns swapped
         [0, 0, 80, 40],
     ]
-    accuracy, uniform = pointing_accuracy(maps, boxes, (40, 80))
+    accuracy, uniform, _ = pointing_accuracy(maps, boxes, (40, 80))
     assert accuracy == pytest.approx(3 / 5)
     assert uniform == pytest.approx((1 + 1 + 0 + 1 + 32) / 32 / 5)
+
+
+def test_centre_map():
+    weights = centre_map((3, 4), width=0.5)
+    assert weights.sum() == pytest.approx(1)
+    # Cell (0, 1): its centre is 1/3 of the height and 1/8 of the width from the middle.
+    expected = math.exp(-((1 / 3) ** 2) / (2 * 0.25))
+    assert weights[0, 1] / weights[1, 1] == pytest.approx(expected)
+    expected = math.exp(-((3 / 8) ** 2 - (1 / 8) ** 2) / (2 * 0.25))
+    assert weights[1, 0] / weights[1, 1] == pytest.approx(expected)
+    np.testing.assert_allclose(weights, weights[::-1, ::-1])
+
+
+def test_the_centre_baseline_points_at_the_cells_in_the_middle():
+    # Of the 4 x 8 cells of 10 x 10 pixels, (1, 3), (1, 4), (2, 3) and (2, 4).
+    boxes = [[30, 10, 50, 30], [30, 10, 40, 20], [0, 0, 20, 10]]
+    maps = np.ones((3, 4, 8))
+    assert pointing_accuracy(maps, boxes, (40, 80)).centre == pytest.approx((1 + 1 / 4 + 0) / 3)
+    expected = [centre_map((4, 8))[1:3, 3:5].sum(), centre_map((4, 8))[1, 3]]
+    mass = attention_mass(maps[:2], boxes[:2], (40, 80))
+    assert mass.centre == pytest.approx(np.mean(expected))
+
+
+def test_maps_at_the_centre_get_the_centre_figure():
+    boxes = np.array([[5, 5, 30, 20], [30, 10, 60, 35], [41, 3, 79, 39]])
+    maps = np.stack([centre_map((4, 8))] * 3)
+    for metric in (pointing_accuracy, attention_mass):
+        score = metric(maps, boxes, (40, 80))
+        assert score.value == pytest.approx(score.centre)
+        assert score.centre != pytest.approx(score.uniform)
+
+
+def test_of_several_objects_any_will_do_and_overlaps_count_once():
+    maps = np.stack([one_hot_map(1, 2)] * 2)
+    boxes = [[[0, 0, 10, 10], [20, 10, 30, 20]], [[0, 0, 10, 10], [30, 10, 40, 20]]]
+    assert pointing_accuracy(maps, boxes, (40, 80)).value == pytest.approx(1 / 2)
+    overlapping = [[20, 10, 26, 20], [24, 10, 30, 15]]  # 6 x 10 and 6 x 5, of which 2 x 5 shared
+    score = attention_mass(maps[:1], [overlapping], (40, 80))
+    assert score.value == pytest.approx((60 + 30 - 10) / 100)
+    assert score.uniform == pytest.approx((60 + 30 - 10) / 3200)
 
 
 def test_uniform_maps_get_the_uniform_figure():
@@ -69,6 +114,59 @@ def test_total_variation():
     assert total_variation(maps[:1]).shape == (0,)
 
 
+def test_coverage_is_the_effective_share_of_regions():
+    two = np.stack([one_hot_map(0, 0), one_hot_map(3, 7)])
+    assert coverage(two) == pytest.approx(2 / 32)
+    assert coverage(two[:1]) == pytest.approx(1 / 32)
+    assert coverage(np.ones((3, 4, 8))) == pytest.approx(1)
+    uneven = np.stack([one_hot_map(0, 0), 5 * one_hot_map(0, 0), one_hot_map(0, 1)])
+    entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
+    assert coverage(uneven) == pytest.approx(math.exp(entropy) / 32)
+    assert coverage(two[None]).shape == (1,)
+
+
+def test_sameness_is_the_mean_overlap_of_all_pairs():
+    generator = np.random.default_rng(0)
+    maps = generator.dirichlet(np.ones(32), size=5).reshape(5, 4, 8)
+    overlaps = [np.minimum(a, b).sum() for a, b in itertools.combinations(maps, 2)]
+    assert sameness(7 * maps) == pytest.approx(np.mean(overlaps))
+    assert sameness(maps[:2]) == pytest.approx(1 - total_variation(maps[:2])[0])
+    assert sameness(np.stack([maps[0]] * 3)) == pytest.approx(1)
+    assert sameness(np.stack([one_hot_map(0, 0), one_hot_map(1, 1)])) == 0
+    assert sameness(np.stack([maps, maps])).shape == (2,)
+
+
+def test_statistics_are_sums_and_numbers_of_each_picture():
+    half = (one_hot_map(0, 0) + one_hot_map(1, 1)) / 2
+    maps = [np.stack([one_hot_map(0, 0), half, half]), half[None], np.zeros((0, 4, 8))]
+    gates = [np.array([0.1, 0.2, 0.3]), np.array([0.5]), np.zeros(0)]
+    boxes = [[None, [0, 0, 10, 10], [10, 10, 80, 40]], [None], []]
+    statistics = attention_statistics(maps, gates, boxes, (40, 80))
+    mean = 2 / 3 * one_hot_map(0, 0) + 1 / 3 * one_hot_map(1, 1)
+    expected = {
+        "entropy": [(2 * math.log(2), 3), (math.log(2), 1), (0, 0)],
+        "total_variation": [(0.5, 2), (0, 0), (0, 0)],
+        "coverage": [(coverage(mean[None]), 1), (2 / 32, 1), (0, 0)],
+        "gate": [(0.6, 3), (0.5, 1), (0, 0)],
+        "sameness": [((0.5 + 0.5 + 1) / 3, 1), (0, 0), (0, 0)],
+        "pointing_accuracy": [(1 / 2 + 1 / 2, 2), (0, 0), (0, 0)],
+        "pointing_accuracy_uniform": [(1 / 32 + 21 / 32, 2), (0, 0), (0, 0)],
+        "pointing_accuracy_centre": [(1, 2), (0, 0), (0, 0)],
+        "attention_mass": [(1, 2), (0, 0), (0, 0)],
+        "attention_mass_uniform": [(1 / 32 + 21 / 32, 2), (0, 0), (0, 0)],
+        "attention_mass_centre": [
+            (centre_map((4, 8))[0, 0] + centre_map((4, 8))[1:, 1:].sum(), 2),
+            *((0, 0), (0, 0)),
+        ],
+    }
+    assert set(statistics) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(statistics[name], values, err_msg=name)
+    assert set(attention_statistics(maps, gates)) == {
+        *("entropy", "total_variation", "coverage", "gate", "sameness")
+    }
+
+
 BOX = [[0, 0, 5, 5]]
 
 
@@ -84,6 +182,11 @@ BOX = [[0, 0, 5, 5]]
         lambda: pointing_accuracy(np.ones((2, 4, 8)), BOX, (40, 80)),
         lambda: attention_mass(np.ones((1, 4, 8)), [[5, 0, 5, 5]], (40, 80)),
         lambda: attention_mass(np.full((1, 4, 8), np.inf), BOX, (40, 80)),
+        lambda: attention_mass(np.ones((1, 4, 8)), [np.zeros((0, 4))], (40, 80)),
+        lambda: attention_mass(np.ones((1, 4, 8)), [[0, 0, 5]], (40, 80)),
+        lambda: coverage(np.zeros((2, 4, 8))),
+        lambda: sameness(np.ones((1, 4, 8))),
+        lambda: sameness(np.ones((4, 8))),
     ],
 )
 def test_bad_maps_and_boxes(call):
