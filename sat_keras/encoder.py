@@ -113,6 +113,31 @@ class PictureResize(keras.layers.Resizing):
         resized = self.backend.numpy.reshape(resized, (*leading, size, size, 3))
         return self._restore_dtype(resized, images)
 
+    def resize_boxes(self, boxes, height, width):
+        """Maps boxes in a picture to where they lie after it was resized.
+
+        Args:
+            boxes: Array of shape `(boxes, 4)`, `x0, y0, x1, y1` in pixels of the picture, x right,
+                y down.
+            height: Integer, the picture's height in pixels.
+            width: Integer, the picture's width in pixels.
+
+        Returns:
+            Float array of shape `(boxes, 4)`, in pixels of the resized picture. Boxes are cut off
+            where the picture is: one that lies outside has `x0 == x1` or `y0 == y1`.
+
+        Example:
+        >>> PictureResize(224).resize_boxes([[0, 0, 500, 375]], height=375, width=500)
+        array([[  0.,   0., 224., 224.]])
+        """
+        size, boxes = self.image_size, np.asarray(boxes, "float64")
+        is_resized = height == width == size
+        rows, columns = (size, size) if is_resized else self._scaled_sides(height, width)
+        left, top = (columns - size) // 2, (rows - size) // 2
+        scale = columns / width, rows / height
+        resized = boxes * np.tile(scale, 2) - np.tile((left, top), 2)
+        return np.clip(resized, 0, size)
+
     def _scaled_sides(self, height, width):
         """Sides before the centre is cut out: integers, or integer tensors in a graph."""
         size = self.image_size

@@ -49,6 +49,32 @@ def test_resize_is_pillows(shape, resize):
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("shape", [(90, 64), (120, 244), (60, 60), (28, 28), (20, 30)])
+@pytest.mark.parametrize("box", [(0.3, 0.4, 0.6, 0.9), (0.0, 0.2, 0.45, 1.0)])
+def test_boxes_follow_the_picture(shape, resize, box):
+    """A white box on black: where it is after resizing, by its area and its middle."""
+    height, width = shape
+    x0, y0, x1, y1 = (round(s * side) for s, side in zip(box, (width, height) * 2, strict=True))
+    picture = np.zeros((*shape, 3), "float32")
+    picture[y0:y1, x0:x1] = 1
+    layer = PictureResize(28, resize)
+    white = numpy(layer(picture))[..., 0]
+    ((x0, y0, x1, y1),) = layer.resize_boxes([[x0, y0, x1, y1]], height, width)
+    rows, columns = white.sum(axis=1), white.sum(axis=0)
+    assert white.sum() == pytest.approx((x1 - x0) * (y1 - y0), rel=0.03)
+    pixels = np.arange(28) + 0.5
+    assert (rows @ pixels) / rows.sum() == pytest.approx((y0 + y1) / 2, abs=0.3)
+    assert (columns @ pixels) / columns.sum() == pytest.approx((x0 + x1) / 2, abs=0.3)
+
+
+def test_boxes_outside_of_the_crop_are_empty():
+    layer = PictureResize(28, "crop")
+    # 64 x 32 pixels before 28 x 28 are cut out of the middle: columns 18 to 46, rows 2 to 30.
+    boxes = layer.resize_boxes([[0, 0, 17, 32], [10, 8, 20, 16]], height=32, width=64)
+    np.testing.assert_array_equal(boxes, [[0, 0, 0, 28], [0, 6, 2, 14]])
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
 def test_resized_pictures_pass_unchanged(resize):
     layer = PictureResize(12, resize)
     picture = pictures(2, 12, 12, 3)

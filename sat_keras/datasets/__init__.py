@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from sat_keras.datasets import scenes
+from sat_keras.datasets.boxes import load_boxes
 from sat_keras.datasets.coco import load_coco
 from sat_keras.datasets.flickr import load_flickr8k, load_flickr30k
 from sat_keras.datasets.scenes import draw_scenes, load_objects, load_scenes
@@ -20,6 +21,7 @@ from sat_keras.datasets.tables import check_split
 __all__ = [
     "DATASETS",
     "draw_scenes",
+    "load_boxes",
     "load_coco",
     "load_dataset",
     "load_flickr8k",
