@@ -23,6 +23,7 @@ _MODULES = {
     "search": ("beam_search", "greedy_search", "sample_search"),
     "tokenizer": ("Tokenizer",),
     "visualization": ("plot_attention", "plot_history"),
+    "widget": ("attention_html",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)

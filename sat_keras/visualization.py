@@ -39,6 +39,8 @@ _SMOOTH_PIXELS = 160
 _OUTLINE_LEVEL = 0.5
 # What `save_figure` writes is to be no larger, in bytes.
 _LARGEST_PNG = 300_000
+# In dots per inch, the best first. At the last one the words can still be read.
+_RESOLUTIONS = (100, 85, 72)
 # An attention spread as evenly as this share of all regions has no place worth a name.
 _EVEN_SHARE = 0.75
 
@@ -95,9 +97,9 @@ def plot_attention(
         Xu et al. 2015, figures 2, 3 and 5 and section 5.4; `alpha_t` equation 6, `beta_t`
         section 4.2.1.
     """
-    picture = _enlarged(_as_picture(image))
-    attention = _as_maps(attention, words)
-    gate = _as_gate(gate, words)
+    picture = enlarged(as_picture(image))
+    attention = as_maps(attention, words)
+    gate = as_gate(gate, words)
     height, width = picture.shape[:2]
     figure, panels = _panel_grid(1 + len(words), height / width, columns, title=title)
     panels[0].imshow(picture)
@@ -167,11 +169,11 @@ def describe_attention(words: Sequence[str], attention) -> str:
     >>> describe_attention(["two", "dogs"], np.stack([np.full((3, 3), 1 / 9), np.eye(3) / 3]))
     'Attention while writing "two dogs": two (the whole picture), dogs (upper left).'
     """
-    attention = _as_maps(attention, words)
+    attention = as_maps(attention, words)
     if len(words) == 0:
         return "A caption without words."
     places = ", ".join(
-        f"{word} ({_place(weights)})" for word, weights in zip(words, attention, strict=True)
+        f"{word} ({place_name(weights)})" for word, weights in zip(words, attention, strict=True)
     )
     return f'Attention while writing "{" ".join(words)}": {places}.'
 
@@ -201,7 +203,7 @@ def plot_annotation_grid(image, grid_shape: tuple[int, int]) -> Figure:
     Reference:
         Xu et al. 2015, section 3.1.1, `a = {a_1, ..., a_L}`.
     """
-    picture = _as_picture(image)
+    picture = as_picture(image)
     if len(grid_shape) != 2 or min(grid_shape) < 1:
         raise ValueError(
             "`grid_shape` must be the number of regions down and across, such as (14, 14). "
@@ -306,30 +308,72 @@ def save_figure(figure: Figure, path, description: str | None = None) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"`path` must end in .png. Received: path={str(path)!r}")
-    information = PngInfo()
-    if description:
-        information.add_itxt("Description", description)
-    for dots_per_inch in (100, 85, 72):
-        png = _palette_png(figure, dots_per_inch, information)
-        if len(png) <= _LARGEST_PNG:
-            break
-    plt.close(figure)
+    png = figure_png(figure, description)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png)
     return path
 
 
-def _palette_png(figure: Figure, dots_per_inch: int, information: PngInfo) -> bytes:
-    """Draws a figure as a PNG of the 256 colours that suit it best."""
-    drawn, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dots_per_inch, facecolor=_PAPER)
-    small = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    small.save(png, format="png", optimize=True, pnginfo=information)
-    return png.getvalue()
+def figure_png(
+    figure: Figure,
+    description: str | None = None,
+    resolutions: Sequence[int] = _RESOLUTIONS,
+) -> bytes:
+    """Draws a figure as a small PNG and closes it, as `save_figure` writes it.
+
+    Args:
+        figure: The figure. pyplot forgets it afterwards.
+        description: Optional alternative text, kept in the PNG as its `Description`.
+        resolutions: Dots per inch, from the first one on until the PNG is small enough.
+
+    Returns:
+        The PNG file's bytes.
+    """
+    information = PngInfo()
+    if description:
+        information.add_itxt("Description", description)
+    for dots_per_inch in resolutions:
+        png = _palette_png(figure, dots_per_inch, information)
+        if len(png) <= _LARGEST_PNG:
+            break
+    plt.close(figure)
+    return png
 
 
-def _as_picture(image) -> np.ndarray:
-    """Gives `(height, width, 3)` floats of 0 to 1."""
+def place_name(weights) -> str:
+    """Names the place of an attention map's highest weight in a grid of nine.
+
+    Args:
+        weights: Array of shape `(grid_height, grid_width)`, the attention weights.
+
+    Returns:
+        A place such as "upper left" or "centre", or "the whole picture" of attention that is
+        spread over most regions.
+    """
+    weights = np.asarray(weights, dtype="float32")
+    shares = weights.ravel() / max(weights.sum(), 1e-12)
+    entropy = -np.sum(shares * np.log(np.maximum(shares, 1e-12)))
+    if np.exp(entropy) > _EVEN_SHARE * shares.size:
+        return "the whole picture"
+    row, column = np.unravel_index(weights.argmax(), weights.shape)
+    vertical = ("upper", "", "lower")[int(3 * (row + 0.5) / weights.shape[0])]
+    horizontal = ("left", "", "right")[int(3 * (column + 0.5) / weights.shape[1])]
+    return " ".join(filter(None, (vertical, horizontal))) or "centre"
+
+
+def as_picture(image) -> np.ndarray:
+    """Gives a picture as floats of 0 to 1.
+
+    Args:
+        image: Array of shape `(height, width, 3)`, integers of 0 to 255, or floats of 0 to 1 or
+            0 to 255.
+
+    Returns:
+        A float32 array of shape `(height, width, 3)`.
+
+    Raises:
+        ValueError: If it has another shape.
+    """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(
@@ -340,8 +384,19 @@ def _as_picture(image) -> np.ndarray:
     return np.clip(image.astype("float32") / (255.0 if whole else 1.0), 0.0, 1.0)
 
 
-def _as_maps(attention, words: Sequence[str]) -> np.ndarray:
-    """Gives `(steps, grid_height, grid_width)` floats, one map for each word."""
+def as_maps(attention, words: Sequence[str]) -> np.ndarray:
+    """Gives attention maps as floats, checked against the words that they belong to.
+
+    Args:
+        attention: Array of shape `(steps, grid_height, grid_width)`, weights of at least 0.
+        words: The caption's words, one for each step.
+
+    Returns:
+        A float32 array of that shape.
+
+    Raises:
+        ValueError: If there is not one map for each word, or a weight is negative or no number.
+    """
     attention = np.asarray(attention, dtype="float32")
     if attention.ndim != 3 or len(attention) != len(words):
         raise ValueError(
@@ -356,8 +411,19 @@ def _as_maps(attention, words: Sequence[str]) -> np.ndarray:
     return attention
 
 
-def _as_gate(gate, words: Sequence[str]) -> np.ndarray | None:
-    """Gives `(steps,)` floats, one for each word, or None."""
+def as_gate(gate, words: Sequence[str]) -> np.ndarray | None:
+    """Gives the gate as floats, checked against the words that it belongs to.
+
+    Args:
+        gate: Array of shape `(steps,)`, or None.
+        words: The caption's words, one for each step.
+
+    Returns:
+        A float32 array of that shape, or None.
+
+    Raises:
+        ValueError: If there is not one value for each word.
+    """
     if gate is None:
         return None
     gate = np.asarray(gate, dtype="float32")
@@ -367,6 +433,28 @@ def _as_gate(gate, words: Sequence[str]) -> np.ndarray | None:
             f"Received: shape {gate.shape}"
         )
     return gate
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """Repeats the pixels of a small picture a whole number of times, so that maps on it are smooth.
+
+    Args:
+        picture: Array of shape `(height, width, 3)`.
+
+    Returns:
+        An array of at least 160 pixels along the shorter side, or the picture itself.
+    """
+    times = math.ceil(_SMOOTH_PIXELS / min(picture.shape[:2]))
+    return picture.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else picture
+
+
+def _palette_png(figure: Figure, dots_per_inch: int, information: PngInfo) -> bytes:
+    """Draws a figure as a PNG of the 256 colours that suit it best."""
+    drawn, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dots_per_inch, facecolor=_PAPER)
+    small = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(png, format="png", optimize=True, pnginfo=information)
+    return png.getvalue()
 
 
 def _as_history(history) -> pd.DataFrame:
@@ -436,12 +524,6 @@ def _panel_grid(
     return figure, figure.axes
 
 
-def _enlarged(picture: np.ndarray) -> np.ndarray:
-    """Repeats the pixels of a small `(height, width, 3)` picture a whole number of times."""
-    times = math.ceil(_SMOOTH_PIXELS / min(picture.shape[:2]))
-    return picture.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else picture
-
-
 def _dimmed(picture: np.ndarray) -> np.ndarray:
     """Takes the colour and most of the light out of a picture of `(height, width, 3)`."""
     luminance = picture @ np.array([0.299, 0.587, 0.114], dtype="float32")
@@ -466,18 +548,6 @@ def _outline(axes: Axes, alpha: np.ndarray) -> None:
 def _title_size(word: str) -> float:
     """A size in points at which the word fits over its panel."""
     return min(11.0, 150 / max(len(word), 1))
-
-
-def _place(weights: np.ndarray) -> str:
-    """Names the place of the highest of `(grid_height, grid_width)` weights."""
-    shares = weights.ravel() / max(weights.sum(), 1e-12)
-    entropy = -np.sum(shares * np.log(np.maximum(shares, 1e-12)))
-    if np.exp(entropy) > _EVEN_SHARE * shares.size:
-        return "the whole picture"
-    row, column = np.unravel_index(weights.argmax(), weights.shape)
-    vertical = ("upper", "", "lower")[int(3 * (row + 0.5) / weights.shape[0])]
-    horizontal = ("left", "", "right")[int(3 * (column + 0.5) / weights.shape[1])]
-    return " ".join(filter(None, (vertical, horizontal))) or "centre"
 
 
 def _plot_curves(axes: Axes, curves: pd.DataFrame) -> None:

@@ -1,0 +1,140 @@
+"""The widget's HTML: what is inside, and that nothing else is needed. A browser runs the script."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from sat_keras.visualization import describe_attention, enlarged, upsample_attention
+from sat_keras.widget import attention_html
+
+WORDS = ["two", "dogs", "run"]
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype="uint8")
+
+
+@pytest.fixture
+def attention():
+    """Upper left, centre, everywhere."""
+    maps = np.full((3, 5, 5), 1 / 25, "float32")
+    maps[:2] = 0
+    maps[0, 0, 0] = maps[1, 2, 2] = 1
+    return maps
+
+
+class Page(html.parser.HTMLParser):
+    """Collects a page's tags with their attributes, and the text of its script."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.script = [], ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script":
+            self.script += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def data(self):
+        return json.loads(re.search(r"const data = (.*);\n", self.script)[1])
+
+
+def read_picture(uri):
+    content = base64.b64decode(re.fullmatch(r"data:image/\w+;base64,(.*)", uri)[1])
+    return Image.open(io.BytesIO(content))
+
+
+def test_each_word_has_its_map_its_place_and_its_gate(image, attention):
+    data = Page(attention_html(image, WORDS, attention, gate=[0.125, 0.5, 1.0])).data
+    assert data["words"] == WORDS
+    assert data["places"] == ["upper left", "centre", "the whole picture"]
+    assert data["gate"] == [0.125, 0.5, 1.0]
+    assert data["aspect"] == 1.5
+    for uri, weights in zip(data["maps"], attention, strict=True):
+        opacity = np.asarray(read_picture(uri))[..., -1]
+        np.testing.assert_array_equal(
+            opacity, np.round(255 * upsample_attention(weights, *opacity.shape))
+        )
+
+
+def test_a_drawn_picture_keeps_its_pixels(image, attention):
+    drawn = np.zeros_like(image)
+    drawn[5:10, 5:10] = (255, 0, 0)
+    picture = read_picture(Page(attention_html(drawn, WORDS, attention)).data["picture"])
+    np.testing.assert_array_equal(np.asarray(picture), enlarged(drawn))
+
+
+def test_a_photo_is_small(attention):
+    """Noise is the worst case: some 150 kB as a PNG."""
+    photo = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype="uint8")
+    picture = Page(attention_html(photo, WORDS, attention)).data["picture"]
+    assert picture.startswith("data:image/jpeg")
+    assert read_picture(picture).size == (224, 224)
+
+
+def test_without_scripts_there_is_the_figure_with_its_description(image, attention):
+    (still,) = Page(attention_html(image, WORDS, attention)).attributes("img")
+    assert still["alt"] == describe_attention(WORDS, attention)
+    picture = read_picture(still["src"])
+    assert picture.format == "PNG"
+    assert picture.info["Description"] == still["alt"]
+    assert plt.get_fignums() == []
+
+
+def test_it_needs_nothing_from_elsewhere(image, attention):
+    page = Page(attention_html(image, WORDS, attention, gate=[0.1, 0.2, 0.3]))
+    assert not any("src" in attributes for attributes in page.attributes("script"))
+    assert "http" not in page.script
+    assert [tag for tag, _ in page.tags] == ["figure", "img", "style", "script"]
+
+
+def test_words_cannot_break_out(image, attention):
+    words = ["</script><b>", '"quoted" & \\', "%DATA%"]
+    page = Page(attention_html(image, words, attention))
+    assert page.data["words"] == words
+    assert [tag for tag, _ in page.tags] == ["figure", "img", "style", "script"]
+    assert page.attributes("img")[0]["alt"] == describe_attention(words, attention)
+
+
+def test_widgets_of_one_page_are_told_apart(image, attention):
+    page = attention_html(image, WORDS, attention)
+    assert page == attention_html(image, WORDS, attention)
+    other = attention_html(image, WORDS, attention[::-1])
+    (first,), (second,) = (Page(p).attributes("figure") for p in (page, other))
+    assert first["data-key"] != second["data-key"]
+    assert f'[data-key="{first["data-key"]}"]' in Page(page).script
+
+
+def test_a_caption_without_words_is_a_picture(image):
+    data = Page(attention_html(image, [], np.zeros((0, 5, 5)))).data
+    assert data["words"] == data["maps"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"words": ["two", "dogs"]}, "2 words"),
+        ({"gate": [0.5]}, "one value for each of the 3 words"),
+        ({"image": np.zeros((4, 4))}, "RGB"),
+    ],
+)
+def test_what_does_not_fit_is_named(image, attention, changes, named):
+    arguments = {"image": image, "words": WORDS, "attention": attention, **changes}
+    with pytest.raises(ValueError, match=named):
+        attention_html(**arguments)
