@@ -96,12 +96,34 @@ def score_pictures(
     >>> pictures.scores()["coco"]["bleu4"], pictures.intervals()["coco"]["bleu4"]
     (20.6..., [19.5..., 21.7...])
     """
-    _check_names("Metrics", metrics, METRICS)
     candidates = _by_image_id(candidates)
     _check_image_ids(candidates, references)
     image_ids = sorted(candidates, key=str)
     tokens = [ptb_tokenize(candidates[image_id]) for image_id in image_ids]
     truths = [[ptb_tokenize(caption) for caption in references[i]] for i in image_ids]
+    return score_tokens(tokens, truths, metrics)
+
+
+def score_tokens(
+    candidates: Sequence[Sequence[str]],
+    references: Sequence[Sequence[Sequence[str]]],
+    metrics: Sequence[str] = PYTHON_METRICS,
+) -> PictureScores:
+    """Scores tokens, of `ptb_tokenize` or any others.
+
+    Args:
+        candidates: Tokens of one candidate a picture.
+        references: Tokens of each picture's references, in the same order.
+        metrics: As in `score_captions`.
+
+    Returns:
+        `PictureScores`, with the pictures in the same order.
+
+    Raises:
+        ValueError: If a metric is unknown.
+        RuntimeError: If a metric does not run here.
+    """
+    _check_names("Metrics", metrics, METRICS)
     measures = {
         "bleu": bleu_statistics,
         "meteor": meteor_statistics,
@@ -109,9 +131,9 @@ def score_pictures(
         "cider": cider,
         "spice": spice,
     }
-    statistics = {name: measures[name](tokens, truths) for name in metrics}
+    found = {name: measures[name](candidates, references) for name in metrics}
     return PictureScores(
-        {name: values.reshape(len(tokens), -1) for name, values in statistics.items()}
+        {name: values.reshape(len(candidates), -1) for name, values in found.items()}
     )
 
 

@@ -188,7 +188,7 @@ def read_captions(path: str | os.PathLike) -> dict[str, list[str]]:
     pattern = _CSV_LINE if is_csv else _TOKEN_LINE
     form = "picture.jpg| 0| caption" if is_csv else "picture.jpg#0<TAB>caption"
     captions: dict[str, list[str]] = {}
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         if is_csv and number == 1 and line.startswith(_CSV_HEADER):
             continue
         match = pattern.fullmatch(line)
@@ -208,10 +208,10 @@ def _read_split_list(path: Path) -> list[str]:
             f"The split list {path.name} is missing; get {FLICKR8K_TEXT.name} from "
             f"{FLICKR8K_TEXT.urls[0]} and put its files into {path.parent}. Received: no {path}"
         )
-    return list(dict.fromkeys(line for _, line in _numbered_lines(path)))
+    return list(dict.fromkeys(line for _, line in numbered_lines(path)))
 
 
-def _numbered_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1."""
     for number, raw in enumerate(Path(path).read_bytes().splitlines(), start=1):
         try:

@@ -1,0 +1,145 @@
+"""Kendall's tau against its definition, the recipe on made-up files, and the published figures."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from sat_keras.datasets.judgements import load_judgements
+from sat_keras.human_agreement import PUBLISHED, human_agreement, kendall_tau
+
+CAPTIONS = {
+    "a.jpg": ["a dog runs", "the dog runs on sand", "a dog on the beach"],
+    "b.jpg": ["two boys play", "boys with a ball", "two boys play football"],
+    "c.jpg": ["a cat sleeps", "the cat", "a white cat on a bed"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The text archive's files, unpacked, with three captions a picture."""
+    lines = [f"{i}#{n}\t{text}" for i, texts in CAPTIONS.items() for n, text in enumerate(texts)]
+    (tmp_path / "Flickr8k.token.txt").write_text("\n".join(lines))
+    (tmp_path / "ExpertAnnotations.txt").write_text(
+        "a.jpg\ta.jpg#1\t4\t4\t4\n"  # its own: left out
+        "a.jpg\tb.jpg#0\t1\t1\t2\n"
+        "b.jpg\tc.jpg#2\t1\t2\t1\n"
+        "c.jpg\ta.jpg#2\t2\t2\t3\n"
+    )
+    (tmp_path / "CrowdFlowerAnnotations.txt").write_text(
+        "a.jpg\ta.jpg#0\t1\t3\t0\na.jpg\tb.jpg#0\t0\t0\t3\nb.jpg\ta.jpg#0\t0.333\t1\t2\n"
+    )
+    return tmp_path
+
+
+def by_definition(scores, ratings, variant):
+    """Kendall's tau by looking at all pairs."""
+    pairs = list(itertools.combinations(range(len(scores)), 2))
+    signs = [(np.sign(scores[i] - scores[j]), np.sign(ratings[i] - ratings[j])) for i, j in pairs]
+    excess = sum(a * b for a, b in signs)
+    if variant == "c":
+        m = min(len(set(scores)), len(set(ratings)))
+        return 2 * excess / (len(scores) ** 2 * (m - 1) / m)
+    return excess / (sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs)) ** 0.5
+
+
+values = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=2, max_size=12)
+
+
+@given(values, st.sampled_from("bc"))
+def test_tau_is_its_definition(pairs, variant):
+    scores, ratings = np.array(pairs).T
+    assume(len(set(scores)) > 1)
+    assume(len(set(ratings)) > 1)
+    expected = by_definition(scores, ratings, variant)
+    assert kendall_tau(scores, ratings, variant) == pytest.approx(expected)
+
+
+def test_tau_equals_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(0)
+    ratings = generator.integers(1, 5, 500)
+    scores = np.round(ratings + generator.normal(0, 2, 500), 1)
+    for variant in "bc":
+        expected = stats.kendalltau(scores, ratings, variant=variant).statistic
+        assert kendall_tau(scores, ratings, variant) == pytest.approx(expected)
+
+
+def test_tau_needs_differences():
+    for arguments in (([1, 1], [1, 2]), ([1, 2], [1, 1]), ([1, 2], [1, 2], "a")):
+        with pytest.raises(ValueError, match="Kendall's tau needs .* Received: variant"):
+            kendall_tau(*map(np.array, arguments[:2]), *arguments[2:])
+
+
+def test_judgements_are_read(folder):
+    table, captions = load_judgements(folder, "expert")
+    assert captions == CAPTIONS
+    assert table["ratings"].tolist() == [[4, 4, 4], [1, 1, 2], [1, 2, 1], [2, 2, 3]]
+    assert table["image"].iloc[3] == "c.jpg"
+    assert table["caption_of"].iloc[3] == "a.jpg"
+    assert table["caption"].iloc[3] == "a dog on the beach"
+    table, _ = load_judgements(folder, "crowd")
+    assert table["ratings"].tolist() == [[1], [0], [0.333]]
+    with pytest.raises(ValueError, match="expert, crowd. Received: 'all'"):
+        load_judgements(folder, "all")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.jpg\tb.jpg#0\t1\t1",
+        "z.jpg\tb.jpg#0\t1\t1\t1",
+        "a.jpg\tb.jpg#9\t1\t1\t1",
+        "a.jpg\tb.jpg#0\tx\t1\t1",
+        "a.jpg\tb.jpg\t1\t1\t1",
+        "a.jpg b.jpg",
+    ],
+)
+def test_a_line_that_is_no_judgement_is_named(folder, line):
+    with (folder / "ExpertAnnotations.txt").open("a") as file:
+        file.write(line)
+    with pytest.raises(ValueError, match="ExpertAnnotations.txt, line 5: expected .* Received: "):
+        load_judgements(folder, "expert")
+
+
+def test_recipe(folder, monkeypatch):
+    asked = {}
+
+    def score(candidates, references, metrics):
+        asked.update(candidates=candidates, references=references)
+
+        class Scores:
+            def each(self):
+                return {"rouge_l": np.arange(len(candidates))}
+
+        return Scores()
+
+    monkeypatch.setattr("sat_keras.human_agreement.score_tokens", score)
+    found = human_agreement(folder, "expert")
+    assert (found["pairs"], found["judgements"], found["variant"]) == (3, 9, "c")
+    assert found["tau"]["rouge_l"] == pytest.approx(
+        100 * by_definition([0, 0, 0, 1, 1, 1, 2, 2, 2], [1, 1, 2, 1, 2, 1, 2, 2, 3], "c")
+    )
+    assert [len(references) for references in asked["references"]] == [3, 3, 3]
+    assert asked["candidates"][0] == ["two", "boys", "play"]
+
+    found = human_agreement(folder, "crowd")
+    assert (found["pairs"], found["judgements"], found["variant"]) == (3, 3, "b")
+    assert found["tau"]["rouge_l"] == pytest.approx(
+        100 * by_definition([0, 1, 2], [1, 0, 0.333], "b")
+    )
+    # Without the one that was judged, also for the other caption that was judged with the picture.
+    for references in asked["references"][:2]:
+        assert [" ".join(tokens) for tokens in references] == CAPTIONS["a.jpg"][1:]
+    assert len(asked["references"][2]) == 3
+
+
+def test_experts_agree_with_the_metrics_as_published(shared):
+    found = human_agreement(shared / "flickr8k", "expert")
+    assert found["judgements"] == 16_992
+    for name, published in PUBLISHED["expert"].items():
+        if name in found["tau"]:
+            assert found["tau"][name] == pytest.approx(published, abs=0.1), name
+    assert {"bleu1", "bleu4", "rouge_l", "cider"} <= set(found["tau"])
