@@ -1,0 +1,126 @@
+"""Neighbours and their captions against exhaustive search on a made-up cache."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from sat_keras.baselines import (
+    _CaptionVectors,
+    consensus_captions,
+    nearest_captions,
+    nearest_pictures,
+    random_captions,
+)
+
+TRAIN = {
+    "t0": ["a dog runs on sand", "a brown dog runs", "dog on sand"],
+    "t1": ["a dog runs", "the brown dog runs on sand", "something else entirely"],
+    "t2": ["two boys play", "boys play with a ball", "two boys with a ball"],
+}
+
+
+class Cache:
+    """A `FeatureCache` of features in memory."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def dataset(self, keys):
+        return Batches([self.features[key] for key in keys])
+
+
+class Batches(list):
+    def batch(self, size):
+        for start in range(0, len(self), size):
+            yield Batch(np.array(self[start : start + size], "float16"))
+
+
+class Batch(np.ndarray):
+    def __new__(cls, values):
+        return values.view(cls)
+
+    def numpy(self):
+        return np.asarray(self)
+
+
+def test_random_captions_are_of_train_and_follow_the_seed():
+    image_ids = [f"d{n}" for n in range(200)]
+    drawn = random_captions(image_ids, TRAIN)
+    assert list(drawn) == image_ids
+    assert set(drawn.values()) == {caption for picture in TRAIN.values() for caption in picture}
+    assert drawn == random_captions(image_ids, TRAIN)
+    assert drawn != random_captions(image_ids, TRAIN, seed=1)
+
+
+def test_neighbours_are_the_nearest_by_the_cosine_of_means():
+    generator = np.random.default_rng(0)
+    features = {f"t{n}": generator.normal(size=(4, 6)) for n in range(150)}
+    features["d0"] = 10 * np.roll(features["t7"], 1, axis=0)  # the same regions, elsewhere, longer
+    features["d1"] = generator.normal(size=(4, 6))
+    train = list(features)[:150]
+    found = nearest_pictures(Cache(features), ["d0", "d1"], train, 5)
+    assert found["d0"][0] == "t7"
+
+    def cosine(a, b):
+        a, b = (features[name].astype("float16").mean(axis=0) for name in (a, b))
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    for name, nearest in found.items():
+        assert nearest == sorted(train, key=lambda t: -cosine(name, t))[:5]
+    for neighbours in (0, 151):
+        with pytest.raises(ValueError, match="from 1 to .*, 150. Received: "):
+            nearest_pictures(Cache(features), ["d0"], train, neighbours)
+
+
+def test_nearest_captions_are_of_the_first_neighbour():
+    neighbours = {f"d{n}": ["t2", "t0"] for n in range(60)}
+    found = nearest_captions(neighbours, TRAIN)
+    assert set(found.values()) == set(TRAIN["t2"])
+    assert found == nearest_captions(neighbours, TRAIN)
+
+
+def similarity(first, second):
+    """Mean over n of the cosine of n-grams weighted by how few pictures have them."""
+
+    def vector(caption, n):
+        words = caption.split()
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+        def pictures_with(gram):
+            texts = [f" {' '.join(gram)} "]
+            return sum(any(texts[0] in f" {c} " for c in captions) for captions in TRAIN.values())
+
+        return {g: grams.count(g) * math.log(len(TRAIN) / pictures_with(g)) for g in grams}
+
+    total = 0
+    for n in range(1, 5):
+        a, b = vector(first, n), vector(second, n)
+        norms = math.hypot(*a.values()) * math.hypot(*b.values())
+        total += sum(a[g] * b.get(g, 0) for g in a) / norms if norms else 0
+    return total / 4
+
+
+def test_similarity_is_ciders():
+    captions = [caption for picture in TRAIN.values() for caption in picture]
+    vectors = _CaptionVectors(TRAIN)
+    found = vectors.similarity([v for picture in TRAIN for v in vectors._vectors[picture]])
+    for i, j in itertools.combinations(range(len(captions)), 2):
+        assert found[i, j] == pytest.approx(similarity(captions[i], captions[j]), abs=1e-6)
+
+
+@pytest.mark.parametrize("agreeing", [1, 2, 3, 99])
+def test_consensus_is_the_best_of_all_choices(agreeing):
+    neighbours = {"d0": ["t0", "t1", "t2"], "d1": ["t2"]}
+    found = consensus_captions(neighbours, TRAIN, agreeing)
+    for image_id, pictures in neighbours.items():
+        captions = [caption for picture in pictures for caption in TRAIN[picture]]
+
+        def agreement(number, captions=captions):
+            others = [c for i, c in enumerate(captions) if i != number]
+            alike = sorted((similarity(captions[number], c) for c in others), reverse=True)
+            return sum(alike[:agreeing])
+
+        best = max(range(len(captions)), key=agreement)
+        assert found[image_id] == captions[best]
