@@ -1,4 +1,4 @@
-"""The command line: `sat-keras train | evaluate | caption | features | export`.
+"""The command line: training, evaluation, captions, and what compares them, one command each.
 
 Arguments are parsed before Keras is imported, so that help and mistakes in them come at once.
 Whatever a user can cause ends in one sentence on stderr and exit code 2; `--debug` shows where it
@@ -21,6 +21,16 @@ from pathlib import Path
 
 from sat_keras import __version__
 from sat_keras.config import CHOICES, Config
+from sat_keras.score_commands import (
+    agreement,
+    agreement_options,
+    caption_scores,
+    compare,
+    compare_options,
+    print_scores,
+    score,
+    score_options,
+)
 
 PRETRAINED = "flickr8k-soft-vgg16"
 # Each data set's preset.
@@ -141,11 +151,50 @@ def evaluate(arguments):
     path = _results_path(arguments, folder, is_training=description["vocabulary"] is None)
     write_json(path, results)
     print(f"Written to {path}.")
-    if arguments.captions:
-        texts = [c.text for c in captions]
-        found = zip(references, texts, strict=True)
-        Path(arguments.captions).parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.captions, [{"image_id": i, "caption": text} for i, text in found])
+    texts = [found.text for found in captions]
+    _write_captions(arguments.captions, dict(zip(references, texts, strict=True)))
+
+
+def baseline(arguments):
+    """Score captions of other pictures: what a model must beat, without training."""
+    from sat_keras.pretrained import write_json
+    from sat_keras.runs import hardware, versions
+    from sat_keras.training import references_of
+
+    start = time.perf_counter()
+    config = _config(arguments)
+    dataset = _dataset(arguments)
+    train = references_of(_load_splits(dataset, ("train",)))
+    table = _load_splits(dataset, (arguments.split,))
+    references = references_of(table)
+    settings = {"seed": config.seed}
+    if arguments.name != "random":
+        settings["neighbours"] = 1 if arguments.name == "nearest" else arguments.neighbours
+    if arguments.name == "consensus":
+        settings["agreeing"] = arguments.agreeing
+    candidates = _baseline_captions(arguments, config, dataset, train, references, settings)
+    results = {
+        "dataset": dataset["name"],
+        "split": arguments.split,
+        "pictures": len(references),
+        "encoder": None if arguments.name == "random" else config.encoder,
+        "attention": None,
+        "beam": None,
+        "baseline": arguments.name,
+        "seed": config.seed,
+        "command": arguments.command_line,
+        "config": settings,
+        "seconds": round(time.perf_counter() - start, 1),
+        "hardware": hardware(),
+        "versions": versions(),
+        **caption_scores(candidates, references),
+    }
+    _print_results(results)
+    out = arguments.out or f"outputs/{dataset['name']}-{arguments.name}-{arguments.split}.json"
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, results)
+    print(f"Written to {out}.")
+    _write_captions(arguments.captions, candidates)
 
 
 def caption(arguments):
@@ -348,35 +397,45 @@ def _provenance(arguments, config, training, seconds):
     }
 
 
+def _baseline_captions(arguments, config, dataset, train, references, settings):
+    """Captions by one of the baselines, of the pictures of `references`."""
+    from sat_keras import baselines
+    from sat_keras.features import extract_features
+    from sat_keras.pretrained import make_encoder
+
+    if arguments.name == "random":
+        return baselines.random_captions(list(references), train, config.seed)
+    encoder = make_encoder(config, _encoder_weights(arguments, config), config.precision)
+    cache = extract_features(
+        _load_splits(dataset, ("train", arguments.split)),
+        encoder,
+        arguments.features or _default_features(dataset["name"]),
+        allow_truncated=arguments.allow_truncated,
+    )
+    neighbours = baselines.nearest_pictures(
+        cache, list(references), list(train), settings["neighbours"]
+    )
+    if arguments.name == "nearest":
+        return baselines.nearest_captions(neighbours, train, config.seed)
+    return baselines.consensus_captions(neighbours, train, settings["agreeing"])
+
+
+def _write_captions(path, captions):
+    """Captions by image id in COCO's format, if a file was asked for."""
+    from sat_keras.pretrained import write_json
+
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, [{"image_id": i, "caption": text} for i, text in captions.items()])
+
+
 def _scores(dataset_name, captions, table, references):
     """Everything that is measured: the captions and, where objects are known, the attention."""
     candidates = {key: found.text for key, found in zip(references, captions, strict=True)}
-    results = _caption_scores(candidates, references)
+    results = caption_scores(candidates, references)
     if dataset_name == "scenes":
         results["scenes"] = _scene_scores(dict(zip(references, captions, strict=True)), table)
     return results
-
-
-def _caption_scores(candidates, references):
-    """All metrics that run here, their intervals, and what `compare` takes."""
-    from sat_keras.evaluation import (
-        available_metrics,
-        caption_statistics,
-        references_digest,
-        score_pictures,
-    )
-
-    metrics, reasons = available_metrics()
-    for reason in reasons:
-        print(reason)
-    scored = score_pictures(candidates, references, metrics)
-    return {
-        "scores": scored.scores(),
-        "intervals": scored.intervals(),
-        "caption_statistics": caption_statistics(candidates),
-        "references": references_digest(references),
-        "picture_scores": scored.encode(),
-    }
 
 
 def _scene_scores(captions, table):
@@ -413,18 +472,8 @@ def _scene_scores(captions, table):
 
 
 def _print_results(results):
-    """The scores as a table, each above its 95 % interval."""
-    names = list(next(iter(results["scores"].values())))
-    print("protocol" + "".join(f"{name:>14}" for name in names))
-    for protocol, scores in results["scores"].items():
-        digits = [3 if name == "cider" else 2 for name in names]
-        values = [f"{scores[name]:.{d}f}" for name, d in zip(names, digits, strict=True)]
-        ends = results["intervals"][protocol]
-        spans = [
-            "{:.{d}f}-{:.{d}f}".format(*ends[n], d=d) for n, d in zip(names, digits, strict=True)
-        ]
-        print(f"{protocol:8}" + "".join(f"{value:>14}" for value in values))
-        print(f"{'  95 %':8}" + "".join(f"{span:>14}" for span in spans))
+    """The scores of captions and of attention."""
+    print_scores(results)
     scenes = results.get("scenes", {})
     for name in ("content_word_accuracy", "pointing_accuracy", "attention_mass"):
         if name in scenes:
@@ -482,9 +531,13 @@ def _parser():
     for run, add_options, usage in (
         (train, _train_options, "--dataset NAME --out DIR"),
         (evaluate, _evaluate_options, "MODEL"),
+        (baseline, _baseline_options, "NAME --dataset NAME"),
         (caption, _caption_options, "PHOTO ..."),
         (features, _features_options, "--dataset NAME"),
         (export, _export_options, "MODEL FOLDER"),
+        (score, score_options, "CAPTIONS REFERENCES"),
+        (compare, compare_options, "RESULTS RESULTS"),
+        (agreement, agreement_options, ""),
     ):
         summary = inspect.getdoc(run)
         command = commands.add_parser(
@@ -494,7 +547,7 @@ def _parser():
             usage=f"%(prog)s {usage} [option ...]",
             allow_abbrev=False,
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, needs_keras=run not in (score, compare))
         add_options(command)
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser
@@ -533,6 +586,39 @@ def _evaluate_options(parser):
         default="float32",
         help="dtype policy to decode in (default: float32, whatever the training's was)",
     )
+
+
+def _baseline_options(parser):
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        choices=("random", "nearest", "consensus"),
+        help="random: a train caption; nearest: one of the train picture that looks most alike; "
+        "consensus: of the captions of alike train pictures the one that most others resemble",
+    )
+    _add_dataset(parser, required=True)
+    _add_preset(parser)
+    parser.add_argument(
+        "--split", choices=SPLITS[1:], default="dev", help="what to caption (default: dev)"
+    )
+    _add_features(parser)
+    parser.add_argument(
+        "--neighbours",
+        type=_positive,
+        metavar="K",
+        default=90,
+        help="alike train pictures whose captions vote (consensus; default: 90)",
+    )
+    parser.add_argument(
+        "--agreeing",
+        type=_positive,
+        metavar="M",
+        default=125,
+        help="captions that a caption must resemble (consensus; default: 125)",
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="file for the scores")
+    parser.add_argument("--captions", metavar="FILE.json", help="file for the captions")
+    _add_config(parser, _FEATURE_FIELDS)
 
 
 def _caption_options(parser):
@@ -734,7 +820,8 @@ def main(argv=None):
         with _short_warnings():
             arguments = _parser().parse_args(argv)
             arguments.command_line = shlex.join(["sat-keras", *argv])
-            _import_quietly()
+            if arguments.needs_keras:
+                _import_quietly()
             return arguments.run(arguments) or 0
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)

@@ -15,6 +15,8 @@ from PIL import Image
 
 from sat_keras import cli, training
 from sat_keras.config import CHOICES, Config
+from sat_keras.datasets import load_dataset
+from sat_keras.evaluation import score_captions
 from sat_keras.picture_scores import PictureScores
 
 PICTURES = 4
@@ -38,6 +40,14 @@ def train_command(out, *options):
         *("--out", str(out), "--ema-momentum", "0.5", "--learning-rate", "0.05"),
         *("--beam-size", "2", "--max-length", "6", "--epochs", "2", *options),
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_java():
+    """Spares the seconds that METEOR's program takes to start; `test_java_metrics` runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sat_keras.evaluation.unavailable", lambda name: f"{name} is left out")
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,8 +152,6 @@ def test_a_folder_with_files_of_something_else_is_refused(folder, capsys):
 def results(trained, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        # METEOR's program takes seconds to start.
-        patch.setattr("sat_keras.evaluation.unavailable", lambda name: f"No {name} here")
         command = ["evaluate", "trained", "--out", "results.json", "--captions", "captions.json"]
         assert cli.main(command) == 0
     return json.loads((folder / "results.json").read_text())
@@ -188,6 +196,97 @@ def test_captions_are_written_for_every_picture(results, folder):
     captions = json.loads((folder / "captions.json").read_text())
     assert [entry["image_id"] for entry in captions] == [f"dev-{n:05d}" for n in range(PICTURES)]
     assert all(isinstance(entry["caption"], str) for entry in captions)
+
+
+def test_a_model_is_compared_with_itself_and_with_a_baseline(results, folder, capsys):
+    command = ["baseline", "random", "--dataset", "scenes", "--preset", "tiny", "--limit"]
+    assert cli.main([*command, str(PICTURES), "--out", "random.json"]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", "results.json", "results.json"]) == 0
+    output = capsys.readouterr().out
+    assert "Not told from chance: bleu1, bleu2, bleu3, bleu4, rouge_l, cider." in output
+    assert (
+        cli.main(["compare", "results.json", "random.json,random.json", "--protocol", "paper"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["A: results.json", "B: random.json, random.json"]
+    baseline = json.loads((folder / "random.json").read_text())
+    for line in lines[3:9]:
+        name, first, second, _, spread, difference, *_ = line.split()
+        assert float(first) == pytest.approx(results["scores"]["paper"][name], abs=0.006)
+        assert float(second) == pytest.approx(baseline["scores"]["paper"][name], abs=0.006)
+        assert float(spread) == 0
+        assert float(difference) == pytest.approx(float(second) - float(first), abs=0.02)
+
+
+def test_results_of_another_split_do_not_compare(results, folder, capsys):
+    (folder / "other.json").write_text(json.dumps(results | {"split": "test"}))
+    message = error_of(["compare", "results.json", "other.json"], capsys)
+    assert "split dev in results.json, test in other.json" in message
+    assert "nowhere.json" in error_of(["compare", "results.json", "nowhere.json"], capsys)
+
+
+def test_captions_of_a_file_are_scored(folder, capsys):
+    references = {"1": ["a dog runs on sand", "a dog"], "2": ["two boys"], "3": ["a cat"]}
+    (folder / "references.json").write_text(json.dumps(references))
+    captions = [{"image_id": 1, "caption": "a dog on sand"}, {"image_id": 2, "caption": ""}]
+    (folder / "own.json").write_text(json.dumps(captions))
+    message = error_of(["score", "own.json", "references.json"], capsys)
+    assert "1 image ids without a candidate, the first one '3'" in message
+    command = ["score", "own.json", "references.json", "--subset", "--out", "scores/own.json"]
+    assert cli.main(command) == 0
+    output = capsys.readouterr().out
+    assert "meteor is left out" in output
+    assert "2 captions of 2.0 words, 4 different words, 0.0 % repeated" in output
+    results = json.loads((folder / "scores" / "own.json").read_text())
+    expected = score_captions(
+        {"1": "a dog on sand", "2": ""}, {key: references[key] for key in "12"}
+    )
+    assert results["scores"] == expected
+    assert cli.main(["compare", "scores/own.json", "scores/own.json"]) == 0
+    captions[1]["image_id"] = 1
+    (folder / "own.json").write_text(json.dumps(captions))
+    message = error_of(["score", "own.json", "references.json", "--subset"], capsys)
+    assert "1 image ids more than once, the first one '1'" in message
+    (folder / "own.json").write_bytes(b"\xe9")
+    assert "UTF-8" in error_of(["score", "own.json", "references.json"], capsys)
+
+
+def test_agreement_with_people_is_measured(folder, monkeypatch, capsys):
+    def agree(data_dir, judges, metrics):
+        found = {"judgements": 9, "variant": "c", "tau": {"bleu1": 1.234, "cider": 2.0}}
+        return found | {"judges": judges, "published": {"bleu1": 1.2}}
+
+    monkeypatch.setattr("sat_keras.human_agreement.human_agreement", agree)
+    assert cli.main(["agreement", "--data-dir", "x", "--out", "agreement.json"]) == 0
+    output = capsys.readouterr().out
+    assert "expert: 9 judgements, Kendall's tau-c x 100" in output
+    assert "bleu1      1.23  (published 1.2)" in output
+    results = json.loads((folder / "agreement.json").read_text())
+    assert results["expert"]["judges"] == "expert"
+    assert results["crowd"]["tau"]["cider"] == 2
+    assert results["command"] == "sat-keras agreement --data-dir x --out agreement.json"
+
+
+# Baselines
+
+
+@pytest.mark.parametrize("name", ["random", "nearest", "consensus"])
+def test_baselines_give_train_captions(name, folder):
+    command = ["baseline", name, "--dataset", "scenes", "--preset", "tiny", "--limit", "3"]
+    command += ["--features", "baseline-cache", "--out", f"{name}.json", "--captions", "c.json"]
+    assert cli.main([*command, "--neighbours", "2", "--agreeing", "4"]) == 0
+    table = load_dataset("scenes", "data", only="train", num_images={"train": 3, "dev": 3})
+    found = json.loads((folder / "c.json").read_text())
+    assert [entry["image_id"] for entry in found] == [f"dev-{n:05d}" for n in range(3)]
+    assert {entry["caption"] for entry in found} <= set(table["caption"])
+    results = json.loads((folder / f"{name}.json").read_text())
+    assert (results["baseline"], results["pictures"]) == (name, 3)
+    assert results["encoder"] == (None if name == "random" else "scenes")
+    settings = {"random": {}, "nearest": {"neighbours": 1}}
+    expected = settings.get(name, {"neighbours": 2, "agreeing": 4})
+    assert results["config"] == {"seed": 0, **expected}
+    assert set(results["intervals"]["coco"]) == set(results["scores"]["coco"])
 
 
 # Captions
