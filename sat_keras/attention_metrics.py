@@ -6,10 +6,12 @@ known value for attention that does not look at the picture: uniform over the re
 the centre, where photographers put things.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from sat_keras.bootstrap import SAMPLES, interval, resample
 
 # Standard deviation of the centre-biased baseline, as a share of the picture's sides.
 CENTRE_WIDTH = 0.25
@@ -246,6 +248,59 @@ def attention_statistics(
         rows.append({name: (np.sum(values), np.size(values)) for name, values in row.items()})
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, (0.0, 0)) for row in rows]) for name in names}
+
+
+def attention_scores(
+    statistics: Mapping[str, np.ndarray], samples: int = SAMPLES, seed: int = 0
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """The scores of a set of captions, with 95 % intervals.
+
+    Args:
+        statistics: Of `attention_statistics`, and of
+            `sat_keras.faithfulness.occlusion_statistics`.
+        samples: Draws of pictures for the intervals, see `sat_keras.bootstrap`. A picture without
+            a word that a score is about is not drawn for it.
+        seed: Of the draws.
+
+    Returns:
+        Scores by name, and their intervals `[low, high]` by the same names. Shares of attention, of
+        regions or of words are in percent; `entropy`, `occlusion_...` and `faithfulness` are in
+        nats, `gate` is from 0 to 1. A score that is about no word at all is left out.
+    """
+    counted = {name: values[:, 1] > 0 for name, values in statistics.items()}
+    scores, intervals = {}, {}
+    # One set of draws for all scores that are about the same pictures.
+    groups = {}
+    for name, pictures in counted.items():
+        if pictures.any():
+            groups.setdefault(pictures.tobytes(), []).append(name)
+    for names in groups.values():
+        values = np.stack([statistics[name][counted[names[0]]] for name in names], axis=1)
+        units = np.array([100.0 if unit_of(name) == "%" else 1.0 for name in names])
+
+        def ratios(weights, values=values, units=units):
+            sums = np.tensordot(weights, values, axes=1)  # (..., names, 2)
+            return units * sums[..., 0] / sums[..., 1]
+
+        ends = interval(resample(ratios, len(values), samples, seed)).T
+        scores |= dict(zip(names, ratios(np.ones(len(values))).tolist(), strict=True))
+        intervals |= dict(zip(names, ends.tolist(), strict=True))
+    order = [name for name in statistics if name in scores]
+    return {name: scores[name] for name in order}, {name: intervals[name] for name in order}
+
+
+def unit_of(name: str) -> str:
+    """The unit of a score of `attention_scores`.
+
+    Args:
+        name: The score's name.
+
+    Returns:
+        `"nats"`, `"%"`, or `""` for the gate, which is from 0 to 1.
+    """
+    if name.startswith(("entropy", "occlusion", "faithfulness")):
+        return "nats"
+    return "" if name == "gate" else "%"
 
 
 def _box_scores(pairs, image_size):

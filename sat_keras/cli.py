@@ -55,6 +55,8 @@ _GROUPS = {
     "beam_size": "search",
     "precision": "precision and seed",
 }
+# Hiding regions of so many pictures takes about as long as captioning Flickr8k's dev split.
+OCCLUSION_PICTURES = 200
 # Those fields that matter to the annotation vectors.
 _FEATURE_FIELDS = (
     "encoder",
@@ -127,12 +129,15 @@ def evaluate(arguments):
     description = read_description(folder)
     dataset = _dataset(arguments, description)
     table = _load_splits(dataset, (arguments.split,), arguments.limit)
+    objects = _objects(arguments, dataset["name"], table)
     cache = arguments.features or dataset["features"]
     captioner, source = _captioner_and_source(arguments, folder, description, table, cache)
     references = references_of(table)
     print(f"Captioning {len(references)} {arguments.split} pictures of {dataset['name']} ...")
     search = _search(arguments, captioner.config)
     captions = caption_pictures(captioner, source, list(references), **search)
+    captions = dict(zip(references, captions, strict=True))
+    scores = _scores(captioner, source, captions, table, references, objects, arguments.occlusion)
     training = read_run(folder) or description["training"]
     seconds = round(time.perf_counter() - start, 1)
     results = {
@@ -145,14 +150,13 @@ def evaluate(arguments):
         "length_penalty": search["length_penalty"],
         "precision": arguments.precision,
         **_provenance(arguments, captioner.config, training, seconds),
-        **_scores(dataset["name"], captions, table, references),
+        **scores,
     }
     _print_results(results)
     path = _results_path(arguments, folder, is_training=description["vocabulary"] is None)
     write_json(path, results)
     print(f"Written to {path}.")
-    texts = [found.text for found in captions]
-    _write_captions(arguments.captions, dict(zip(references, texts, strict=True)))
+    _write_captions(arguments.captions, {i: found.text for i, found in captions.items()})
 
 
 def baseline(arguments):
@@ -429,57 +433,80 @@ def _write_captions(path, captions):
         write_json(path, [{"image_id": i, "caption": text} for i, text in captions.items()])
 
 
-def _scores(dataset_name, captions, table, references):
-    """Everything that is measured: the captions and, where objects are known, the attention."""
-    candidates = {key: found.text for key, found in zip(references, captions, strict=True)}
-    results = caption_scores(candidates, references)
-    if dataset_name == "scenes":
-        results["scenes"] = _scene_scores(dict(zip(references, captions, strict=True)), table)
+def _scores(captioner, source, captions, table, references, objects, occlusion):
+    """Everything that is measured: the captions, and the attention behind their words."""
+    from sat_keras.attention_scores import score_attention
+
+    results = caption_scores({key: found.text for key, found in captions.items()}, references)
+    attention = score_attention(captioner, source, captions, table, objects, occlusion)
+    results["attention_scores"] = attention
+    if objects is not None and "shape" in objects:
+        results["scenes"] = _scene_scores(captions, objects, attention)
     return results
 
 
-def _scene_scores(captions, table):
-    """Shares, in percent, of true content words and of attention in the named objects' boxes."""
-    from sat_keras.attention_metrics import attention_mass, pointing_accuracy
-    from sat_keras.datasets import load_objects
-    from sat_keras.datasets.scenes import caption_accuracy, words_to_boxes
-    from sat_keras.images import load_image
+def _objects(arguments, dataset_name, table):
+    """Where the pictures' objects are, if that is known."""
+    from sat_keras.datasets import load_boxes, load_objects
 
-    num_correct = num_words = 0
-    maps, boxes = [], []
-    for image_id, objects in load_objects(table).groupby("image_id"):
-        found = captions[image_id]
-        correct, words = caption_accuracy(found.text, objects)
-        num_correct, num_words = num_correct + correct, num_words + words
-        for weights, box in zip(found.attention, words_to_boxes(found.words, objects), strict=True):
-            if box is not None:
-                maps.append(weights)
-                boxes.append(box)
-    scores = {
+    if dataset_name == "scenes":
+        return load_objects(table)
+    if not arguments.boxes:
+        return None
+    objects = load_boxes(arguments.boxes, set(table["image_id"]))
+    if objects.empty:
+        raise ValueError(
+            "Expected the boxes of these pictures: name the files of this data set's split. "
+            f"Received: --boxes {' '.join(arguments.boxes)}, none of {table['image_id'].iloc[0]}"
+        )
+    return objects
+
+
+def _scene_scores(captions, objects, attention):
+    """Shares, in percent, of true content words and of attention in the named objects' boxes."""
+    from sat_keras.datasets.scenes import caption_accuracy
+
+    counts = [
+        caption_accuracy(captions[image_id].text, things)
+        for image_id, things in objects.groupby("image_id")
+    ]
+    num_correct, num_words = map(sum, zip(*counts, strict=True))
+    return {
         "content_words": num_words,
         "content_word_accuracy": 100 * num_correct / max(num_words, 1),
-        "object_words": len(maps),
+        "object_words": attention["object_words"],
+        **{
+            name: attention[name]
+            for measure in ("pointing_accuracy", "attention_mass")
+            for name in (measure, f"{measure}_uniform")
+            if name in attention
+        },
     }
-    if maps:
-        size = load_image(table["image"].iloc[0]).shape[:2]
-        for name, measure in (
-            ("pointing_accuracy", pointing_accuracy),
-            ("attention_mass", attention_mass),
-        ):
-            score = measure(maps, boxes, size)
-            scores[name], scores[f"{name}_uniform"] = 100 * score.value, 100 * score.uniform
-    return scores
 
 
 def _print_results(results):
     """The scores of captions and of attention."""
     print_scores(results)
-    scenes = results.get("scenes", {})
-    for name in ("content_word_accuracy", "pointing_accuracy", "attention_mass"):
-        if name in scenes:
-            uniform = scenes.get(f"{name}_uniform")
-            beside = "" if uniform is None else f" (uniform attention: {uniform:.1f} %)"
-            print(f"{name.replace('_', ' ')}: {scenes[name]:.1f} %{beside}")
+    if "scenes" in results:
+        print(f"content words that are true: {results['scenes']['content_word_accuracy']:.1f} %")
+    _print_attention(results["attention_scores"])
+
+
+def _print_attention(scores):
+    """The scores of attention, one a line, with intervals and baselines."""
+    from sat_keras.attention_metrics import unit_of
+
+    print(f"{'attention':28}{'mean':>8}{'95 %':>16}{'uniform':>10}{'centre':>8}")
+    for name, ends in scores["intervals"].items():
+        if name.endswith(("_uniform", "_centre")):
+            continue
+        unit = unit_of(name)
+        digits = 1 if unit == "%" else 3
+        numbers = [scores[name], *(scores.get(f"{name}_{base}") for base in ("uniform", "centre"))]
+        value, uniform, centre = ("" if x is None else f"{x:.{digits}f}" for x in numbers)
+        span = "-".join(f"{end:.{digits}f}" for end in ends)
+        label = f"{name.replace('_', ' ')} ({unit})" if unit else name
+        print(f"{label:28}{value:>8}{span:>16}{uniform:>10}{centre:>8}")
 
 
 def _results_path(arguments, folder, is_training):
@@ -580,6 +607,21 @@ def _evaluate_options(parser):
         help="file for the scores (default: results-SPLIT.json in the folder MODEL)",
     )
     parser.add_argument("--captions", metavar="FILE.json", help="file for the captions")
+    parser.add_argument(
+        "--boxes",
+        nargs="+",
+        metavar="PATH",
+        help="where the objects are: Flickr30k Entities' folder, or files of COCO's instances "
+        "(default: known for scenes alone)",
+    )
+    parser.add_argument(
+        "--occlusion",
+        type=_count,
+        default=OCCLUSION_PICTURES,
+        metavar="N",
+        help="pictures to hide regions of, to see what words rest on; 0 for none (default: "
+        f"{OCCLUSION_PICTURES})",
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -723,6 +765,13 @@ def _positive(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
+
+
+def _count(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
     return value
 
 

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
+from keras import ops
 
 from sat_keras.captioner import Captioner, caption_search
 from sat_keras.evaluation import score_captions
@@ -392,6 +394,23 @@ def caption_pictures(captioner, source, image_ids, **search):
     with picture_errors():
         inputs = _search_inputs(source, image_ids)
         return captioner.read(caption_search(captioner, **search).predict(inputs, verbose=0))
+
+
+def annotate_pictures(captioner, source, image_ids):
+    """Collect the annotation vectors of the pictures of a source.
+
+    Args:
+        captioner: A `Captioner`.
+        source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
+        image_ids: Sequence of image ids.
+
+    Returns:
+        Array of shape `(len(image_ids), num_regions, feature_dim)`.
+    """
+    with picture_errors():
+        batches = _search_inputs(source, image_ids)
+        found = [ops.convert_to_numpy(captioner.annotate(batch)) for batch in batches]
+    return np.concatenate(found)
 
 
 def references_of(table):

@@ -9,6 +9,7 @@ import pytest
 from sat_keras.attention_metrics import (
     attention_entropy,
     attention_mass,
+    attention_scores,
     attention_statistics,
     centre_map,
     coverage,
@@ -165,6 +166,32 @@ def test_statistics_are_sums_and_numbers_of_each_picture():
     assert set(attention_statistics(maps, gates)) == {
         *("entropy", "total_variation", "coverage", "gate", "sameness")
     }
+
+
+def test_scores_are_means_over_words_with_intervals_over_pictures():
+    generator = np.random.default_rng(0)
+    numbers = generator.integers(1, 9, size=400)
+    means = generator.normal(0.5, 0.1, size=400)
+    values = np.stack([means * numbers, numbers], axis=1)
+    half = np.where(np.arange(400)[:, None] % 2, values, 0)
+    statistics = {"coverage": values, "entropy": values, "pointing_accuracy": half}
+    statistics["sameness"] = np.zeros((400, 2))
+    scores, intervals = attention_scores(statistics, samples=2000)
+    assert list(scores) == list(intervals) == ["coverage", "entropy", "pointing_accuracy"]
+    mean = (means * numbers).sum() / numbers.sum()
+    assert scores["entropy"] == pytest.approx(mean)
+    assert scores["coverage"] == pytest.approx(100 * mean)
+    assert scores["pointing_accuracy"] == pytest.approx(
+        100 * np.average(means[1::2], weights=numbers[1::2])
+    )
+    # The standard error of a ratio of sums (delta method), at half the number of pictures.
+    for name, part in (("coverage", slice(None)), ("pointing_accuracy", slice(1, None, 2))):
+        m, n = means[part], numbers[part]
+        residuals = n * (m - np.average(m, weights=n))
+        error = 100 * residuals.std() / np.sqrt(len(n)) / n.mean()
+        low, high = intervals[name]
+        assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+        assert low < scores[name] < high
 
 
 BOX = [[0, 0, 5, 5]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def results(trained, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         command = ["evaluate", "trained", "--out", "results.json", "--captions", "captions.json"]
+        command += ["--occlusion", "3"]
         assert cli.main(command) == 0
     return json.loads((folder / "results.json").read_text())
 
@@ -161,7 +163,7 @@ def test_results_say_what_was_measured_and_how(results):
     assert set(results) >= {
         *("dataset", "split", "encoder", "attention", "beam", "seed", "command", "config"),
         *("seconds", "hardware", "scores", "pictures", "versions", "length_penalty"),
-        *("caption_statistics", "scenes"),
+        *("caption_statistics", "scenes", "attention_scores"),
     }
     assert (results["dataset"], results["split"], results["beam"]) == ("scenes", "dev", 2)
     assert results["pictures"] == PICTURES
@@ -186,10 +188,35 @@ def test_evaluation_finds_the_score_that_chose_the_checkpoint(results, trained):
 
 
 def test_results_on_scenes_tell_attention_from_uniform_attention(results):
-    scenes = results["scenes"]
+    scenes, attention = results["scenes"], results["attention_scores"]
     assert 0 <= scenes["content_word_accuracy"] <= 100
+    assert scenes["object_words"] == attention["object_words"]
     if scenes["object_words"]:
         assert 0 < scenes["attention_mass_uniform"] < 100
+        assert scenes["pointing_accuracy"] == attention["pointing_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def wordy(trained, folder):
+    """Results of captions that have words, however little the model has learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command = ["evaluate", "trained", "--length-penalty", "9", "--out", "wordy.json"]
+        assert cli.main([*command, "--occlusion", "3"]) == 0
+    return json.loads((folder / "wordy.json").read_text())
+
+
+def test_results_have_scores_of_attention_with_intervals(wordy):
+    attention, (rows, columns) = wordy["attention_scores"], wordy["config"]["grid_shape"]
+    assert attention["occlusion_pictures"] == 3
+    assert attention["entropy_uniform"] == pytest.approx(math.log(rows * columns))
+    assert attention["words"] == wordy["caption_statistics"]["mean_length"] * PICTURES > 0
+    names = {"entropy", "coverage", "gate", "sameness", "occlusion_attended", "faithfulness"}
+    assert names <= set(attention["intervals"])
+    for name, (low, high) in attention["intervals"].items():
+        assert low <= attention[name] + 1e-9
+        assert attention[name] <= high + 1e-9
+    assert 0 < attention["coverage"] <= 100
 
 
 def test_captions_are_written_for_every_picture(results, folder):
@@ -356,6 +383,7 @@ def test_features_are_computed_once_and_a_broken_picture_is_named(folder, capsys
         (train_command("x", "--encoder-weights", "no.weights.h5"), "no.weights.h5"),
         (train_command("x", "--splits", "karpathy"), "karpathy"),
         (["evaluate", "no-such-model"], "no-such-model"),
+        (["evaluate", "no-such-model", "--occlusion", "-1"], "--occlusion"),
         (["caption", "photo.png", "--model", "no-such-model"], "no-such-model"),
     ],
 )

@@ -1,0 +1,137 @@
+"""Occlusion on a decoder whose answer is known, and against one forward pass a word."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from sat_keras.captioner import Caption, Captioner
+from sat_keras.config import Config
+from sat_keras.faithfulness import occlusion_statistics
+from sat_keras.tokenizer import START_ID, Tokenizer
+
+TOKENIZER = Tokenizer.from_captions(["a dog runs", "a red cat sits"])
+REGIONS, WORDS = 6, TOKENIZER.vocabulary_size
+ANNOTATIONS = np.random.default_rng(0).normal(size=(3, REGIONS, WORDS)).astype("float32")
+TEXTS = ("a dog", "a red cat sits", "")
+
+
+class OneRegion:
+    """A decoder whose word rests on nothing but one region: its vector are the logits."""
+
+    tokenizer = TOKENIZER
+
+    def __init__(self, region):
+        self.region = region
+
+    def __call__(self, inputs):
+        steps = inputs["token_ids"].shape[-1]
+        logits = inputs["annotations"][:, None, None, self.region]
+        return {"logits": ops.repeat(ops.convert_to_tensor(logits), steps, axis=2)}
+
+
+def looking_at(region, texts=TEXTS, grid=(2, 3)):
+    """Captions whose every word looks at one region, and evenly at the others."""
+    captions = []
+    for text in texts:
+        words = text.split()
+        maps = np.full((len(words), REGIONS), 0.1)
+        maps[:, region] = 0.5
+        captions.append(Caption(text, words, maps.reshape(-1, *grid), np.ones(len(words)), 0.0))
+    return captions
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def known_drops(region):
+    """Sums over the words of what the drop is if the decoder's region is hidden."""
+    ids = {word: i for i, word in enumerate(TOKENIZER.get_vocabulary())}
+    drops = log_softmax(ANNOTATIONS[:, region]) - log_softmax(ANNOTATIONS.mean(axis=1))
+    return [sum(row[ids[w]] for w in t.split()) for row, t in zip(drops, TEXTS, strict=True)]
+
+
+def test_attention_at_the_region_that_counts():
+    found = occlusion_statistics(OneRegion(4), ANNOTATIONS, looking_at(4), share=1 / REGIONS)
+    np.testing.assert_allclose(found["occlusion_attended"][:, 0], known_drops(4), rtol=1e-4)
+    np.testing.assert_array_equal(found["occlusion_least"][:, 0], 0)
+    for values in found.values():
+        np.testing.assert_array_equal(values[:, 1], [2, 4, 0])
+    difference = found["occlusion_attended"][:, 0] - found["occlusion_random"][:, 0]
+    np.testing.assert_allclose(found["faithfulness"][:, 0], difference, atol=1e-5)
+
+
+def test_attention_elsewhere_is_not_faithful():
+    found = occlusion_statistics(OneRegion(4), ANNOTATIONS, looking_at(1), share=1 / REGIONS)
+    np.testing.assert_array_equal(found["occlusion_attended"][:, 0], 0)
+    # Of the five regions that are looked at least, one by chance for each word.
+    assert set(np.unique(found["occlusion_least"][:, 0])) - {0.0}
+
+
+def test_random_regions_hide_the_one_that_counts_by_their_share():
+    texts = ("a " * 400,)
+    found = occlusion_statistics(
+        OneRegion(4), ANNOTATIONS[:1], looking_at(1, texts), share=2 / REGIONS
+    )
+    always = occlusion_statistics(OneRegion(4), ANNOTATIONS[:1], looking_at(4, texts), share=1)
+    ratio = found["occlusion_random"][0, 0] / always["occlusion_attended"][0, 0]
+    assert ratio == pytest.approx(2 / REGIONS, abs=0.07)
+
+
+@pytest.fixture
+def captioner():
+    keras.utils.set_random_seed(0)
+    config = Config.tiny().replace(grid_shape=(2, 3), feature_dim=WORDS)
+    return Captioner(config, TOKENIZER)
+
+
+def test_batches_are_one_forward_pass_a_word(captioner):
+    ids = {word: i for i, word in enumerate(TOKENIZER.get_vocabulary())}
+    captions = looking_at(2)
+    found = occlusion_statistics(captioner, ANNOTATIONS, captions, share=1 / REGIONS)
+
+    def log_probability(annotations, words, step):
+        token_ids = [START_ID, *(ids[word] for word in words)]
+        outputs = captioner({"annotations": annotations, "token_ids": np.array([[token_ids[:-1]]])})
+        row = ops.convert_to_numpy(outputs["logits"])[0, 0, step]
+        return log_softmax(row)[token_ids[step + 1]]
+
+    for picture, caption in enumerate(captions):
+        whole = ANNOTATIONS[picture : picture + 1]
+        hidden = whole.copy()
+        hidden[:, 2] = whole.mean(axis=1)
+        steps = range(len(caption.words))
+        before, after = (
+            sum(log_probability(annotations, caption.words, step) for step in steps)
+            for annotations in (whole, hidden)
+        )
+        assert found["occlusion_attended"][picture, 0] == pytest.approx(before - after, abs=1e-5)
+    assert np.abs(found["occlusion_attended"][:2, 0]).min() > 1e-4
+
+
+def test_hidden_vectors_are_the_mean_and_no_others_change():
+    seen = []
+
+    class Spy(OneRegion):
+        def __call__(self, inputs):
+            seen.append(inputs["annotations"])
+            return super().__call__(inputs)
+
+    before = ANNOTATIONS.copy()
+    occlusion_statistics(Spy(0), ANNOTATIONS[:1], looking_at(0)[:1], share=0.5)
+    np.testing.assert_array_equal(ANNOTATIONS, before)
+    (rows,) = seen  # 2 words, whole and by 3 choices
+    np.testing.assert_array_equal(rows[:2], ANNOTATIONS[[0, 0]])
+    mean = ANNOTATIONS[0].mean(axis=0)
+    for row in rows[2:]:
+        is_mean = np.isclose(row, mean).all(axis=-1)
+        is_whole = (row == ANNOTATIONS[0]).all(axis=-1)
+        assert is_mean.sum() == 3
+        assert (is_mean | is_whole).all()
+
+
+@pytest.mark.parametrize(("pictures", "share"), [(2, 0.1), (3, 0), (3, 1.1)])
+def test_mistakes(pictures, share):
+    with pytest.raises(ValueError, match="must be a caption .* Received: "):
+        occlusion_statistics(OneRegion(0), ANNOTATIONS[:pictures], looking_at(0), share=share)
