@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 import re
 import shlex
@@ -120,6 +121,16 @@ def train(arguments):
 
 def evaluate(arguments):
     """Caption a split by search and score it."""
+    if not arguments.json:
+        _evaluate(arguments)
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        results = _evaluate(arguments)
+    print(json.dumps(results, indent=2))
+
+
+def _evaluate(arguments):
+    """Do what `evaluate` does, tell of it on stdout, and return the results."""
     from sat_keras.pretrained import pretrained_folder, read_description, write_json
     from sat_keras.runs import read_run
     from sat_keras.training import caption_pictures, references_of
@@ -130,6 +141,8 @@ def evaluate(arguments):
     dataset = _dataset(arguments, description)
     table = _load_splits(dataset, (arguments.split,), arguments.limit)
     objects = _objects(arguments, dataset["name"], table)
+    if arguments.report:  # a mistake in its name shows before the work
+        Path(arguments.report).mkdir(parents=True, exist_ok=True)
     cache = arguments.features or dataset["features"]
     captioner, source = _captioner_and_source(arguments, folder, description, table, cache)
     references = references_of(table)
@@ -157,6 +170,9 @@ def evaluate(arguments):
     write_json(path, results)
     print(f"Written to {path}.")
     _write_captions(arguments.captions, {i: found.text for i, found in captions.items()})
+    if arguments.report:
+        _report(arguments.report, results, captions, references, table, captioner.config)
+    return results
 
 
 def baseline(arguments):
@@ -489,7 +505,8 @@ def _print_results(results):
     print_scores(results)
     if "scenes" in results:
         print(f"content words that are true: {results['scenes']['content_word_accuracy']:.1f} %")
-    _print_attention(results["attention_scores"])
+    if "attention_scores" in results:
+        _print_attention(results["attention_scores"])
 
 
 def _print_attention(scores):
@@ -507,6 +524,16 @@ def _print_attention(scores):
         span = "-".join(f"{end:.{digits}f}" for end in ends)
         label = f"{name.replace('_', ' ')} ({unit})" if unit else name
         print(f"{label:28}{value:>8}{span:>16}{uniform:>10}{centre:>8}")
+
+
+def _report(folder, results, captions, references, table, config):
+    from sat_keras.encoder import PictureResize
+    from sat_keras.report import write_report
+
+    paths = dict(zip(table["image_id"], table["image"], strict=True))
+    resize = PictureResize(config.image_size, config.resize)
+    path = write_report(folder, results, captions, references, paths, resize)
+    print(f"The report is {path}.")
 
 
 def _results_path(arguments, folder, is_training):
@@ -607,6 +634,14 @@ def _evaluate_options(parser):
         help="file for the scores (default: results-SPLIT.json in the folder MODEL)",
     )
     parser.add_argument("--captions", metavar="FILE.json", help="file for the captions")
+    parser.add_argument(
+        "--report", metavar="DIR", help="folder for a page of scores, captions and attention"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the results as JSON on stdout, and everything else on stderr",
+    )
     parser.add_argument(
         "--boxes",
         nargs="+",

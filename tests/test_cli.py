@@ -1,6 +1,8 @@
 """The command line in process, on a handful of tiny drawn scenes."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import os
@@ -198,12 +200,23 @@ def test_results_on_scenes_tell_attention_from_uniform_attention(results):
 
 @pytest.fixture(scope="module")
 def wordy(trained, folder):
-    """Results of captions that have words, however little the model has learned."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Results of captions that have words, however little the model has learned, from stdout."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
         patch.chdir(folder)
         command = ["evaluate", "trained", "--length-penalty", "9", "--out", "wordy.json"]
-        assert cli.main([*command, "--occlusion", "3"]) == 0
-    return json.loads((folder / "wordy.json").read_text())
+        assert cli.main([*command, "--occlusion", "3", "--json", "--report", "report"]) == 0
+    return json.loads(out.getvalue())
+
+
+def test_json_on_stdout_is_the_results_file(wordy, folder):
+    assert json.loads((folder / "wordy.json").read_text()) == wordy
+
+
+def test_report_shows_every_caption(wordy, folder):
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    for number in range(PICTURES):
+        assert f'"id": "dev-{number:05d}"' in page
 
 
 def test_results_have_scores_of_attention_with_intervals(wordy):

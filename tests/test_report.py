@@ -1,0 +1,214 @@
+"""The page of an evaluation, read as a browser reads it."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sat_keras import report
+from sat_keras.captioner import Caption
+from sat_keras.encoder import PictureResize
+from sat_keras.evaluation import caption_statistics, score_pictures
+from sat_keras.report import write_report
+
+EVIL = "</script><script>alert('1')</script> & <b>%DATA%</b>"
+REFERENCES = {
+    "a": ["A dog runs.", "The dog is running."],
+    "b": ["Two boys play football.", EVIL],
+    "c": ["A red car.", "The car is red."],
+    'd"<i>': ["A man sits.", "The man is sitting."],
+}
+TEXTS = {"a": "a dog runs", "b": "two boys play", "c": "", 'd"<i>': "a cat"}
+VOID = {"meta", "img", "input", "br", "path", "rect"}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, texts by element and whether every element is closed in turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.texts, self.data = [], [], [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        tag, attributes = self.open[-1] if self.open else ("", {})
+        if attributes.get("id") == "data":
+            self.data += data
+        elif tag not in ("script", "style"):
+            self.texts.append(data)
+
+    def having(self, tag, **attributes):
+        """The attributes of the elements of this tag and these attributes."""
+        found = [attrs for name, attrs in self.elements if name == tag]
+        return [a for a in found if attributes.items() <= a.items()]
+
+
+def make_captions(texts):
+    captions, generator = {}, np.random.default_rng(0)
+    for image_id, text in texts.items():
+        words = text.split()
+        maps = generator.dirichlet(np.ones(6), size=len(words)).reshape(-1, 2, 3)
+        captions[image_id] = Caption(text, words, maps, np.full(len(words), 0.5), -1.0)
+    return captions
+
+
+def make_results(texts, references, **changes):
+    scored = score_pictures(texts, references)
+    return {
+        **{"dataset": "<set>", "split": "dev", "pictures": len(texts), "encoder": "scenes"},
+        **{"attention": "soft", "beam": 3, "length_penalty": 0.7, "seed": 0, "hardware": "one"},
+        **{"command": "sat-keras train && sat-keras evaluate", "versions": {"keras": "3"}},
+        **{"config": {"seed": 0}, "seconds": 1.5, "caption_statistics": caption_statistics(texts)},
+        "scores": scored.scores(),
+        "intervals": scored.intervals(samples=20),
+        "picture_scores": scored.encode(),
+        "attention_scores": {
+            **{"words": 8, "entropy_uniform": 1.792, "entropy": 1.234, "coverage": 56.78},
+            "intervals": {"entropy": [1.1, 1.3], "coverage": [51.0, 61.0]},
+        },
+        **changes,
+    }
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Writes a report and gives the file's text and what is in it."""
+
+    def make(texts=TEXTS, references=REFERENCES, **changes):
+        paths = {}
+        for i, image_id in enumerate(texts):
+            paths[image_id] = tmp_path / f"{i}.png"
+            Image.new("RGB", (300, 150), (40 * i, 0, 0)).save(paths[image_id])
+        results = make_results(texts, references, **changes)
+        captions = make_captions(texts)
+        path = write_report(
+            tmp_path / "new" / "report",
+            results,
+            captions,
+            references,
+            paths,
+            PictureResize(12, "squash"),
+        )
+        assert path == tmp_path / "new" / "report" / "index.html"
+        text = path.read_text(encoding="utf-8")
+        page = Page(text)
+        assert not page.open
+        return text, page
+
+    return make
+
+
+def test_nothing_is_loaded_from_elsewhere(make):
+    text, page = make()
+    assert "http" not in re.sub(r"http-equiv|http://www.w3.org/2000/svg", "", text)
+    (policy,) = page.having("meta", **{"http-equiv": "Content-Security-Policy"})
+    assert policy["content"].startswith("default-src 'none'")
+    for _, attributes in page.elements:
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("data:image/", "#"))
+
+
+def test_text_is_no_markup(make):
+    """Two captions of this file's four bring their own elements, if they are let."""
+    plain = {image_id: ["a dog"] for image_id in REFERENCES}
+    _, page = make()
+    _, tame = make(references=plain)
+    for tag in ("script", "b", "i"):
+        assert len(page.having(tag)) == len(tame.having(tag))
+    assert "<set> dev: captions and attention" in page.texts
+    assert EVIL in page.texts  # read as text
+    assert json.loads(page.data)["rows"][1]["references"][1] == EVIL
+
+
+def test_table_has_every_caption_with_its_scores(make):
+    _, page = make()
+    table = json.loads(page.data)
+    labels = [column["label"] for column in table["columns"]]
+    assert labels == ["Picture", "Caption", "CIDEr", "BLEU-4", "ROUGE-L", "Words", "Entropy"]
+    each = score_pictures(TEXTS, REFERENCES).each()
+    for i, (row, image_id) in enumerate(zip(table["rows"], sorted(TEXTS), strict=True)):
+        picture, text, cider, bleu4, rouge_l, words, entropy = row["values"]
+        assert (picture, text) == (image_id, TEXTS[image_id])
+        assert row["references"] == REFERENCES[image_id]
+        expected = [each[name][i] for name in ("cider", "bleu4", "rouge_l")]
+        assert [cider, bleu4, rouge_l] == pytest.approx(expected, abs=1e-3)
+        assert words == len(text.split())
+        assert (entropy is None) == (words == 0)
+        thumbnail = base64.b64decode(row["picture"].removeprefix("data:image/jpeg;base64,"))
+        assert Image.open(io.BytesIO(thumbnail)).size == (112, 56)
+
+
+def test_best_and_worst_are_by_cider(make, monkeypatch):
+    monkeypatch.setattr(report, "_SHOWN", 1)
+    _, page = make()
+    cards = [text for text in page.texts if re.search(r", CIDEr \d", text)]
+    best, worst = (card.split(", CIDEr ") for card in cards)
+    cider = score_pictures(TEXTS, REFERENCES).each()["cider"]
+    assert best[0] == sorted(TEXTS)[cider.argmax()] == "a"
+    assert float(best[1]) == pytest.approx(cider.max(), abs=1e-3)
+    assert float(worst[1]) == cider.min() == 0
+    assert len(page.having("figure", **{"class": "sat-attention"})) == 2
+
+
+def test_scores_stand_with_their_intervals_and_what_is_missing_is_left_out(make):
+    _, page = make(scenes={"content_words": 1234, "content_word_accuracy": 80.34})
+    shown = " ".join(page.texts)
+    scored = score_pictures(TEXTS, REFERENCES)
+    low, high = scored.intervals(samples=20)["coco"]["bleu1"]
+    assert f"{scored.scores()['coco']['bleu1']:.1f}" in page.texts
+    assert f"{low:.1f} to {high:.1f}" in page.texts
+    assert {"1.234", "1.100 to 1.300", "1.792", "56.8", "1,234", "80.3"} <= set(page.texts)
+    assert "What is true of the scenes" in shown
+    results = make_results(TEXTS, REFERENCES)
+    for name in ("attention_scores", "intervals", "caption_statistics"):
+        results.pop(name)
+    assert "1.234" not in report._score_tables(results)
+
+
+@pytest.mark.parametrize("texts", [{"a": "a dog"}, {"a": ""}, {"a": "", "c": ""}])
+def test_few_and_empty_captions(make, texts):
+    _, page = make(texts, {image_id: REFERENCES[image_id] for image_id in texts})
+    assert len(json.loads(page.data)["rows"]) == len(texts)
+
+
+def test_histogram_counts_every_value_once():
+    values = np.array([0.0, 0.1, 0.55, 1.0, 1.0])
+    text = report._histogram(values, np.linspace(0, 1, 5), "A <title>", 2)
+    counts = dict(re.findall(r"<title>(.*?): (\d+) pictures</title>", text))
+    assert counts == {"0.00 to 0.25": "2", "0.50 to 0.75": "1", "0.75 to 1.00": "2"}
+    assert "A &lt;title&gt;: mean 0.53, median 0.55, from 0.00 to 1.00." in text
+    heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', text)]
+    assert heights == pytest.approx([heights[0], heights[0] / 2, heights[0]], abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-0.5, 0.5, None), (0.5, 23.5, None), (0, 1e-9, None)],
+)
+def test_ticks_are_few_and_round(low, high, expected):
+    ticks = report._ticks(low, high)
+    assert 2 <= len(ticks) <= 6
+    assert low - 1e-12 <= min(ticks) <= max(ticks) <= high + 1e-12
+    if expected:
+        assert ticks == pytest.approx(expected)
+    steps = np.diff(ticks)
+    assert steps == pytest.approx([steps[0]] * len(steps))
+    assert f"{steps[0]:e}"[0] in "125"
