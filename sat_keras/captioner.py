@@ -163,18 +163,14 @@ class Captioner(keras.Model):
         Returns:
             Scalar tensor.
         """
-        logits = ops.cast(y_pred["logits"], "float32")
         weight = ops.ones_like(y) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")
         words = ops.sum(weight, axis=-1)
         captions = ops.maximum(ops.sum(ops.cast(words > 0, "float32")), 1.0)
 
-        log_normalizer = ops.logsumexp(logits, axis=-1)
-        chosen = ops.take_along_axis(logits, ops.expand_dims(ops.cast(y, "int32"), -1), axis=-1)
-        cross_entropy = weight * (log_normalizer - ops.squeeze(chosen, -1))
         smoothing = self.config.label_smoothing if training else 0.0
-        to_uniform = weight * (log_normalizer - ops.mean(logits, axis=-1))
-        word_loss = (1 - smoothing) * cross_entropy + smoothing * to_uniform
+        word_loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
+        word_loss, cross_entropy = weight * word_loss, weight * cross_entropy
 
         penalty = self.doubly_stochastic_penalty(y_pred["attention_weights"], weight)
         total_words = ops.sum(words)
@@ -325,6 +321,36 @@ class Captioner(keras.Model):
             config["encoder"], custom_objects={"sat_keras>ImageEncoder": ImageEncoder}
         )
         return cls(**config)
+
+
+def cross_entropies(token_ids, logits, smoothing=0.0):
+    """Compare predicted words with the true ones.
+
+    With `smoothing` a share of the target probability is spread over all words alike. Both are
+    computed by the backend's fused cross-entropy: logarithms, sums and the choice of the true word
+    one by one would each go through all the logits, forwards and backwards.
+
+    Args:
+        token_ids: Integer tensor of shape `(...)`, the true words.
+        logits: Tensor of shape `(..., vocabulary_size)`.
+        smoothing: Float in [0, 1).
+
+    Returns:
+        Tuple `(smoothed, plain)` of float32 tensors of shape `(...)`, in nats. The plain one is
+        there to be looked at: where it is not the same, it has no gradient.
+    """
+    logits = ops.cast(logits, "float32")
+    token_ids = ops.cast(token_ids, "int32")
+    if not smoothing:
+        plain = ops.sparse_categorical_crossentropy(token_ids, logits, from_logits=True)
+        return plain, plain
+    vocabulary_size = logits.shape[-1]
+    target = (1 - smoothing) * ops.one_hot(token_ids, vocabulary_size) + smoothing / vocabulary_size
+    smoothed = ops.categorical_crossentropy(target, logits, from_logits=True)
+    # smoothed = plain + smoothing (true word's logit - mean logit)
+    seen = ops.stop_gradient(logits)
+    true = ops.squeeze(ops.take_along_axis(seen, ops.expand_dims(token_ids, -1), axis=-1), -1)
+    return smoothed, ops.stop_gradient(smoothed) - smoothing * (true - ops.mean(seen, axis=-1))
 
 
 FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
