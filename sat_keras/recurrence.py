@@ -2,7 +2,8 @@
 
 Automatic differentiation would keep a tensor of shape (batch, captions, regions, attention_dim)
 for every step and compute every weight's gradient step by step. Here the backward pass computes
-that tensor again, and whatever is a product over the steps is one matrix product after the loop.
+that tensor again, inside loops that never write it to memory (`fusion`), and whatever is a sum over
+the steps is computed for all of them after the loop.
 """
 
 import collections
@@ -11,6 +12,7 @@ import itertools
 from keras import ops
 
 from sat_keras.attention import attention_hidden
+from sat_keras.fusion import fused, has_fusion
 
 
 class RecurrenceWeights(
@@ -42,8 +44,7 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
     3. `i, f, g, o = x + U h + W_z z`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`,
        `h = sigmoid(o) tanh(c)`
 
-    The attention's hidden layer and the matrix products have the dtype of `keys`, everything
-    else is float32 at any precision.
+    The matrix products have the dtype of the weights, everything else is float32 at any precision.
 
     Args:
         embedded: Tensor `x` of shape `(steps, batch_size, captions, 4 * hidden_dim)`, the previous
@@ -62,7 +63,7 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
         Xu et al. 2015, equations 1 to 6 and section 4.2.1.
     """
     outputs = _recurrence(
-        *(ops.cast(state, "float32") for state in (embedded, hidden, cell)),
+        *(ops.cast(value, "float32") for value in (embedded, hidden, cell)),
         annotations,
         keys,
         *weights,
@@ -71,6 +72,7 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
     return steps["hidden"], steps["context"], steps["attention_weights"], steps["gate"]
 
 
+@fused
 def lstm_update(units, cell):
     """Update the LSTM from the pre-activations of its four gates.
 
@@ -103,12 +105,12 @@ def attention_step(embedded, hidden, cell, annotations, keys, weights):
         `cell`, the `context` after and `looked` before the gate, `attention_weights`, `gate` and
         the `activations` of the LSTM's gates.
     """
-    dtype = keys.dtype
+    dtype = weights.kernels.dtype
     attention_dim = keys.shape[-1]
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
     query, gate, units = ops.split(products, [attention_dim, attention_dim + 1], axis=-1)
-    scores = ops.squeeze(ops.matmul(attention_hidden(query, keys), weights.score_vector), -1)
-    attention_weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+    scores = _attention_scores(query, keys, weights.score_vector)
+    attention_weights = ops.softmax(scores, axis=-1)
     looked = ops.matmul(ops.cast(attention_weights, dtype), annotations)
     looked = ops.cast(looked, "float32")
     gate = ops.sigmoid(ops.cast(gate, "float32") + weights.gate_bias)
@@ -126,19 +128,27 @@ def attention_step(embedded, hidden, cell, annotations, keys, weights):
     }
 
 
+@fused
+def _attention_scores(query, keys, score_vector):
+    """Score every region for every caption: `v . tanh(k_i + q)`, `(batch, captions, regions)`."""
+    query, keys, score_vector = (ops.cast(x, "float32") for x in (query, keys, score_vector))
+    return ops.matmul(attention_hidden(query, keys), score_vector[:, 0])
+
+
 @ops.custom_gradient
 def _recurrence(embedded, hidden, cell, annotations, keys, *weights):
     """Run the loop; see `attention_recurrence`. One output tensor suits every backend."""
     weights = RecurrenceWeights(*weights)
+    widths = _widths(hidden, annotations)
+    keys_32 = ops.cast(keys, "float32")  # once, not in every step
 
-    def step(t, states):
-        new = attention_step(
-            embedded[t], states["hidden"], states["cell"], annotations, keys, weights
+    def step(t, last):
+        return attention_step(
+            embedded[t], last["hidden"], last["cell"], annotations, keys_32, weights
         )
-        return {"hidden": new["hidden"], "cell": new["cell"]}, new
 
     start = {"hidden": hidden, "cell": cell}
-    _, outputs = _loop(step, start, _widths(hidden, annotations), ops.shape(embedded)[:3])
+    outputs = _scan(step, start, ops.shape(embedded)[0], widths)
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
@@ -149,93 +159,145 @@ def _recurrence(embedded, hidden, cell, annotations, keys, *weights):
 
 def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
     """Compute the gradient of `_recurrence` for each of its arguments, last step first."""
-    dtype = keys.dtype
-    dims = hidden.shape[-1], annotations.shape[-1], annotations.shape[1], keys.shape[-1]
-    hidden_dim, feature_dim, num_regions, attention_dim = dims
+    dtype = weights.kernels.dtype
+    attention_dim = keys.shape[-1]
     saved = _unpack(outputs, _widths(hidden, annotations))
     d_saved = _unpack(upstream, _widths(hidden, annotations))
+    keys_32 = ops.cast(keys, "float32")
     score_vector = ops.cast(weights.score_vector[:, 0], "float32")
     previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
     previous_cell = ops.concatenate([cell[None], saved["cell"][:-1]])
     queries = ops.matmul(previous_hidden, weights.kernels[:, :attention_dim])
-    local = _local_derivatives(saved, previous_cell)
+    queries = ops.cast(queries, "float32")
     kernels_t = ops.transpose(weights.kernels)
     context_kernel_t = ops.transpose(weights.context_kernel)
     annotations_t = ops.transpose(annotations, (0, 2, 1))
-    steps = ops.shape(upstream)[0]
+    widths = _gradient_widths(hidden, annotations, keys)
 
-    def step(reverse_t, carry):
-        t = steps - 1 - reverse_t
-        d_hidden = carry["hidden"] + d_saved["hidden"][t]
-        d_cell = carry["cell"] + d_hidden * local["cell_of_hidden"][t]
-        d_units = ops.concatenate([d_cell, d_cell, d_cell, d_hidden], -1) * local["units"][t]
+    units, cells = _lstm_derivatives(saved["activations"], saved["cell"], previous_cell)
+
+    def step(t, later):
+        d_hidden = later["hidden"] + d_saved["hidden"][t]
+        d_units, d_cell = _lstm_gradient(d_hidden, later["cell"], units[t], cells[t])
         d_context = ops.matmul(ops.cast(d_units, dtype), context_kernel_t)
         d_context = ops.cast(d_context, "float32") + d_saved["context"][t]
+        gate = saved["gate"][t]
         d_gate = ops.sum(d_context * saved["looked"][t], -1, keepdims=True) + d_saved["gate"][t]
-        d_looked = d_context * saved["gate"][t]
+        d_looked = d_context * gate
         looked_at = saved["attention_weights"][t]
         d_weight = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
         d_weight = ops.cast(d_weight, "float32") + d_saved["attention_weights"][t]
         d_scores = looked_at * (d_weight - ops.sum(looked_at * d_weight, -1, keepdims=True))
-        # d tanh = (1 - tanh^2), and the scores' gradient sums to 0 over the regions: so the
-        # squared part is all that reaches the query, and the 1 can wait until after the loop.
-        layer = attention_hidden(queries[t], keys)
-        scored = layer * ops.cast(ops.expand_dims(d_scores, -1), dtype)
-        squared = scored * layer
-        d_query = -ops.cast(ops.sum(squared, 2), "float32") * score_vector
-        d_products = ops.concatenate([d_query, d_gate * local["gate"][t], d_units], axis=-1)
-        carry = {
-            "hidden": ops.cast(ops.matmul(ops.cast(d_products, dtype), kernels_t), "float32"),
-            "cell": d_cell * local["keep"][t],
-            "keys": carry["keys"] + ops.cast(ops.sum(squared, 1), "float32"),
-            "score_vector": carry["score_vector"] + ops.cast(ops.sum(scored, (0, 1, 2)), "float32"),
+        d_query = _query_gradient(queries[t], keys_32, d_scores) * score_vector
+        d_products = ops.concatenate([d_query, d_gate * gate * (1 - gate), d_units], axis=-1)
+        d_hidden = ops.matmul(ops.cast(d_products, dtype), kernels_t)
+        return {
+            "hidden": ops.cast(d_hidden, "float32"),
+            "cell": d_cell,
+            "products": d_products,
+            "looked": d_looked,
+            "scores": d_scores,
         }
-        return carry, {"products": d_products, "looked": d_looked, "scores": d_scores}
 
-    start = {
-        "hidden": ops.zeros_like(hidden),
-        "cell": ops.zeros_like(cell),
-        "keys": ops.zeros_like(keys, dtype="float32"),
-        "score_vector": ops.zeros((attention_dim,), "float32"),
-    }
-    widths = {
-        "products": attention_dim + 1 + 4 * hidden_dim,
-        "looked": feature_dim,
-        "scores": num_regions,
-    }
-    carry, rows = _loop(step, start, widths, ops.shape(upstream)[:3], reverse=True)
-    d = _unpack(rows, widths)
-    d_scores = ops.expand_dims(ops.sum(d["scores"], (0, 2)), -1)
-    d_keys = (d_scores - carry["keys"]) * score_vector
+    start = {"hidden": ops.zeros_like(hidden), "cell": ops.zeros_like(cell)}
+    d = _unpack(_scan(step, start, ops.shape(upstream)[0], widths, reverse=True), widths)
+    d_keys, d_score_vector = _key_gradients(queries, keys_32, d["scores"])
     return (
         d["products"][..., attention_dim + 1 :],
-        carry["hidden"],
-        carry["cell"],
+        d["hidden"][0],
+        d["cell"][0],
         _sum_over_steps(saved["attention_weights"], d["looked"], dtype),
-        ops.cast(d_keys, dtype),
+        ops.cast(d_keys * score_vector, keys.dtype),
         _weight_gradient(previous_hidden, d["products"], dtype),
         _weight_gradient(saved["context"], d["products"][..., attention_dim + 1 :], dtype),
-        ops.cast(carry["score_vector"][:, None], dtype),
+        ops.cast(d_score_vector[:, None], dtype),
         ops.sum(d["products"][..., attention_dim], (0, 1, 2))[None],
     )
 
 
-def _local_derivatives(saved, previous_cell):
-    """Compute the derivatives inside the LSTM and the gate, which need no recursion."""
-    write, keep, candidate, show = ops.split(saved["activations"], 4, axis=-1)
-    shown = ops.tanh(saved["cell"])
+@fused
+def _lstm_derivatives(activations, cell, previous_cell):
+    """Compute the derivatives inside the LSTM that need no recursion.
+
+    Returns:
+        Tuple of the derivatives of the cell state (three times) and of the hidden state by their
+        pre-activations, `(..., 4 * hidden_dim)`, and of the hidden and the cell state by the cell
+        state and the previous cell state, `(..., 2 * hidden_dim)`.
+    """
+    write, keep, candidate, show = ops.split(activations, 4, axis=-1)
+    shown = ops.tanh(cell)
     units = [
         candidate * write * (1 - write),
         previous_cell * keep * (1 - keep),
         write * (1 - candidate**2),
         shown * show * (1 - show),
     ]
-    return {
-        "units": ops.concatenate(units, axis=-1),
-        "cell_of_hidden": show * (1 - shown**2),
-        "keep": keep,
-        "gate": saved["gate"] * (1 - saved["gate"]),
-    }
+    cells = [show * (1 - shown**2), keep]
+    return ops.concatenate(units, axis=-1), ops.concatenate(cells, axis=-1)
+
+
+@fused
+def _lstm_gradient(d_hidden, d_cell, units, cells):
+    """Go back through the LSTM: gradients of its pre-activations and its previous cell state."""
+    cell_of_hidden, keep = ops.split(cells, 2, axis=-1)
+    d_cell = d_cell + d_hidden * cell_of_hidden
+    d_units = ops.concatenate([d_cell, d_cell, d_cell, d_hidden], axis=-1) * units
+    return d_units, d_cell * keep
+
+
+# The scores' gradient sums to 0 over the regions. With d tanh = 1 - tanh^2, so does the 1's part of
+# the sum in the next function, and its squared part is all there is.
+
+
+@fused
+def _query_gradient(query, keys, d_scores):
+    """Sum `d_e_i (1 - tanh^2(k_i + q))` over the regions: `(batch, captions, attention_dim)`."""
+    layer = attention_hidden(query, keys)
+    return -ops.squeeze(ops.matmul(ops.expand_dims(d_scores, 2), layer * layer), 2)
+
+
+def _key_gradients(queries, keys, d_scores):
+    """Sum the gradients of the keys and the score vector over all steps and captions.
+
+    Returns:
+        Tuple `(d_keys, d_score_vector)`, the first without its factor `v`.
+    """
+    if has_fusion():
+        sums = [_squared_sums(queries, keys, d_scores), _scored_sums(queries, keys, d_scores)]
+    else:
+        sums = _sums_step_by_step(queries, keys, d_scores)
+    squared, scored = (ops.sum(x, axis=1) for x in sums)
+    d_keys = ops.expand_dims(ops.sum(d_scores, (0, 2)), -1) - squared
+    return d_keys, ops.sum(ops.sum(scored, axis=1), axis=0)
+
+
+# Two functions, for XLA would write the hidden layer of all steps to memory to compute both sums.
+
+
+@fused
+def _squared_sums(queries, keys, d_scores):
+    """Sum `d_e_i tanh^2(k_i + q)` over the steps: `(batch, captions, regions, attention_dim)`."""
+    layer = ops.tanh(ops.expand_dims(keys, 1) + ops.expand_dims(queries, 3))
+    return ops.sum(ops.expand_dims(d_scores, -1) * layer * layer, axis=0)
+
+
+@fused
+def _scored_sums(queries, keys, d_scores):
+    """Sum `d_e_i tanh(k_i + q)` over the steps: `(batch, captions, regions, attention_dim)`."""
+    layer = ops.tanh(ops.expand_dims(keys, 1) + ops.expand_dims(queries, 3))
+    return ops.sum(ops.expand_dims(d_scores, -1) * layer, axis=0)
+
+
+def _sums_step_by_step(queries, keys, d_scores):
+    """Do what the two above do in the memory of one step, where nothing is fused."""
+
+    def add(t, sums):
+        layer = attention_hidden(queries[t], keys)
+        scored = ops.expand_dims(d_scores[t], -1) * layer
+        return sums[0] + scored * layer, sums[1] + scored
+
+    zeros = ops.zeros_like(attention_hidden(queries[0], keys))
+    return ops.fori_loop(0, ops.shape(queries)[0], add, (zeros, zeros))
 
 
 def _weight_gradient(inputs, d_outputs, dtype):
@@ -269,26 +331,50 @@ def _widths(hidden, annotations):
     }
 
 
+def _gradient_widths(hidden, annotations, keys):
+    """The same for a step backwards."""
+    hidden_dim, attention_dim = hidden.shape[-1], keys.shape[-1]
+    return {
+        "hidden": hidden_dim,
+        "cell": hidden_dim,
+        "products": attention_dim + 1 + 4 * hidden_dim,
+        "looked": annotations.shape[-1],
+        "scores": annotations.shape[1],
+    }
+
+
+def _pack(values, widths):
+    """Concatenate a dictionary of tensors in the order of the widths."""
+    return ops.concatenate([values[name] for name in widths], axis=-1)
+
+
 def _unpack(rows, widths):
     """Split packed rows into a dictionary by their widths."""
     ends = list(itertools.accumulate(widths.values()))
     return dict(zip(widths, ops.split(rows, ends[:-1], axis=-1), strict=True))
 
 
-def _loop(step, carry, widths, leading, reverse=False):
-    """Call `carry, outputs = step(t, carry)` for every step, and stack the outputs, packed.
+def _scan(step, start, steps, widths, reverse=False):
+    """Compute `parts = step(t, parts)` for every step, and stack the parts, packed.
 
-    `keras.ops.scan` wants outputs of the carry's shapes on some backends, which the backward
-    pass has not, and nobody differentiates this loop. One packed row is one write a step.
+    On TensorFlow `keras.ops.scan` wants outputs of the carry's shape, so that here they are one and
+    the same: a packed row of everything that the next step or somebody else needs.
+
+    Args:
+        step: Function of a step's number and a dictionary of the parts of the step before.
+        start: Dictionary of those parts that the first step needs.
+        steps: Integer or scalar tensor.
+        widths: Dictionary of all parts' names and widths.
+        reverse: Boolean, whether the last step comes first.
+
+    Returns:
+        Tensor of shape `(steps, batch_size, captions, sum of the widths)`.
     """
-    steps = leading[0]
-    rows = ops.zeros((*leading, sum(widths.values())), "float32")
 
-    def body(t, loop):
-        carry, rows = loop
-        carry, outputs = step(t, carry)
-        row = ops.concatenate([outputs[name] for name in widths], axis=-1)
-        index = ops.convert_to_tensor(steps - 1 - t if reverse else t, "int32")
-        return carry, ops.scatter_update(rows, ops.reshape(index, (1, 1)), row[None])
+    def body(row, t):
+        row = _pack(step(t, _unpack(row, widths)), widths)
+        return row, row
 
-    return ops.fori_loop(0, steps, body, (carry, rows))
+    zero = ops.zeros_like(start["hidden"][..., :1])
+    rest = {name: ops.repeat(zero, width, axis=-1) for name, width in widths.items()}
+    return ops.scan(body, _pack(rest | start, widths), ops.arange(steps), reverse=reverse)[1]
