@@ -273,7 +273,7 @@ def features(arguments):
 
 
 def export(arguments):
-    """Write a training's decoder in float16, as it comes with the package."""
+    """Write a training's captioner in float16, as it comes with the package."""
     from sat_keras.pretrained import (
         load_pretrained,
         pretrained_folder,
@@ -286,7 +286,8 @@ def export(arguments):
     description = read_description(folder)
     captioner = load_pretrained(folder, encoder=False)
     training = {**read_run(folder), "dataset": description.get("dataset", {}).get("name")}
-    target = save_pretrained(captioner, arguments.folder, training=training)
+    weights = None if description["encoder"]["in_model"] else "imagenet"
+    target = save_pretrained(captioner, arguments.folder, weights, training)
     size = sum(path.stat().st_size for path in target.iterdir()) / 1e6
     print(f"{size:.1f} MB are in {target}.")
 

@@ -2,8 +2,9 @@
 
 Both kinds of folder have a `config.json` with the captioner's config and its encoder's description.
 A training's has the weights in a `model.keras`; the shared kind, made by `save_pretrained`, has the
-vocabulary in the `config.json` and the decoder's weights, in float16, in a
-`decoder.weights.h5`. A frozen CNN that `config.json` can name is in neither: its weights are
+vocabulary in the `config.json` and the weights in float16: the decoder's in a
+`decoder.weights.h5`, or those of the decoder and of the CNN that was trained with it in a
+`captioner.weights.h5`. A frozen CNN that `config.json` can name is in none of them: its weights are
 Keras's to download or a file's to read.
 """
 
@@ -25,6 +26,7 @@ FORMAT = 1
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
 WEIGHTS_FILE = "decoder.weights.h5"
+WHOLE_FILE = "captioner.weights.h5"  # with the encoder
 
 _PACKAGE = Path(__file__).resolve().parent
 # In an installed wheel the folder lies in the package, in a checkout beside it.
@@ -209,43 +211,48 @@ def load_pretrained(name_or_folder, encoder_weights=None, encoder=True, dtype="f
 
 
 def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None):
-    """Save a captioner in the form that is shared: its decoder in float16, without the CNN.
+    """Save a captioner in the form that is shared: in float16, without a CNN that others have.
 
     Args:
-        captioner: A `Captioner` with a tokenizer and a frozen encoder (or none, if it works on
-            annotation vectors).
-        folder: Where to write `config.json` and `decoder.weights.h5`; made if it does not exist.
-        encoder_weights: `"imagenet"`, the weights that whoever loads it takes by default.
+        captioner: A `Captioner` with a tokenizer. One that works on annotation vectors need not
+            have an encoder.
+        folder: Where to write `config.json` and the weights; made if it does not exist.
+        encoder_weights: `"imagenet"`, the weights of the frozen CNN that whoever loads it takes by
+            default, or `None` to save the encoder as well. One that was trained always is.
         training: Optional dictionary of how it was trained, for `config.json`.
 
     Returns:
         `pathlib.Path` of the folder.
 
     Raises:
-        ValueError: If the encoder was trained, so that a frozen CNN cannot replace it, or there is
-            no tokenizer.
+        ValueError: If there is no tokenizer, or no encoder although it is to be saved.
 
     Example:
 
     >>> save_pretrained(captioner, "pretrained/mine")
     >>> load_pretrained("pretrained/mine")
     """
-    if captioner.config.encoder_trainable:
-        raise ValueError(
-            "A captioner whose encoder was trained cannot be saved without it: share its "
-            f"{MODEL_FILE}. Received: config.encoder_trainable=True"
-        )
     if captioner.tokenizer is None:
         raise ValueError("Sentences need a tokenizer: none to save. Received: tokenizer=None")
-    fingerprint = captioner.encoder.fingerprint() if captioner.encoder else None
+    encoder = captioner.encoder
+    in_model = captioner.config.encoder_trainable or encoder_weights is None
+    if in_model and encoder is None:
+        raise ValueError(
+            "A captioner whose encoder was trained cannot be saved without it: give it the encoder "
+            "of its training. Received: encoder=None"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    half = copy_captioner(captioner, None, "float16")
-    half.save_weights(folder / WEIGHTS_FILE, overwrite=True)
+    half = copy_captioner(captioner, encoder if in_model else None, "float16")
+    half.save_weights(folder / (WHOLE_FILE if in_model else WEIGHTS_FILE), overwrite=True)
     description = {
         "format": FORMAT,
         "config": captioner.config.to_dict(),
-        "encoder": {"weights": encoder_weights, "fingerprint": fingerprint, "in_model": False},
+        "encoder": {
+            "weights": None if in_model else encoder_weights,
+            "fingerprint": encoder.fingerprint() if encoder else None,
+            "in_model": in_model,
+        },
         "training": training or {},
         "vocabulary": captioner.tokenizer.get_vocabulary(),
     }
@@ -283,7 +290,10 @@ def write_json(path, value):
 def _load_weights(folder, description):
     """The captioner of a folder, with its encoder only if the folder has it."""
     vocabulary = description["vocabulary"]
-    path = folder / (MODEL_FILE if vocabulary is None else WEIGHTS_FILE)
+    in_model = description["encoder"]["in_model"]
+    path = folder / (WHOLE_FILE if in_model else WEIGHTS_FILE)
+    if vocabulary is None:
+        path = folder / MODEL_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"The file {path} is missing: the training was stopped before its first epoch was "
@@ -293,7 +303,9 @@ def _load_weights(folder, description):
     try:
         if vocabulary is None:
             return keras.saving.load_model(path, compile=False)
-        captioner = Captioner(description["config"], Tokenizer(vocabulary))
+        config = description["config"]
+        encoder = make_encoder(config, weights=None) if in_model else None
+        captioner = Captioner(config, Tokenizer(vocabulary), encoder)
         captioner.load_weights(path)
         return captioner
     except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:

@@ -358,6 +358,22 @@ def test_pictures_of_a_split_are_captioned(trained, folder, capsys):
     assert [path.name for path in (folder / "split").iterdir()] == ["test-00000.png"]
 
 
+def test_an_exported_captioner_brings_its_own_encoder(trained, folder, capsys):
+    """The scenes' CNN is nowhere else, so that it must go along: then the captions are the same."""
+    assert cli.main(["export", "trained", "shared"]) == 0
+    assert sorted(path.name for path in (folder / "shared").iterdir()) == [
+        "captioner.weights.h5",
+        "config.json",
+    ]
+    capsys.readouterr()
+    told = []
+    for model in ("trained", "shared"):
+        options = ("--dataset", "scenes", "--split", "dev", "--limit", str(PICTURES))
+        assert cli.main(["caption", "--model", model, *options, "--out", "same"]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+
+
 # Features
 
 

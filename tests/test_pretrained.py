@@ -77,6 +77,27 @@ def test_a_shared_captioner_takes_two_bytes_a_weight(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("trained", [False, True])
+def test_an_encoder_that_nobody_else_has_is_shared_too(tokenizer, inputs, trained, tmp_path):
+    """One that was trained, and a frozen one whose weights were drawn at random."""
+    encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
+    random = np.random.default_rng(2)
+    weights = [random.uniform(0.5, 1.5, w.shape).astype("float16") for w in encoder.get_weights()]
+    encoder.set_weights(weights)  # no running statistics at their initial values either
+    captioner = Captioner(CONFIG.replace(encoder_trainable=trained), tokenizer, encoder)
+    folder = pretrained.save_pretrained(
+        captioner, tmp_path / "shared", encoder_weights="imagenet" if trained else None
+    )
+    loaded = pretrained.load_pretrained(folder)
+    assert loaded.encoder.fingerprint() == encoder.fingerprint()
+    assert loaded.encoder.compute_dtype == "float32"
+    images = random.integers(0, 256, size=(2, 16, 16, 3)).astype("uint8")
+    expected = captioner.annotate({"images": images})
+    np.testing.assert_allclose(loaded.annotate({"images": images}), expected, rtol=1e-5)
+    np.testing.assert_allclose(logits(loaded, inputs), logits(captioner, inputs), atol=5e-3)
+    assert [path.name for path in folder.glob("*.h5")] == ["captioner.weights.h5"]
+
+
+@pytest.mark.parametrize("trained", [False, True])
 def test_a_training_comes_back_with_its_encoder(captioner, tokenizer, inputs, trained, tmp_path):
     """The CNN is in the model's file if it was trained, else made anew from its weights' file."""
     encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
@@ -197,7 +218,7 @@ def test_a_training_without_an_epoch_says_so(captioner, tmp_path):
 
 def test_what_cannot_be_shared_without_its_encoder_is_refused(tokenizer, tmp_path):
     captioner = Captioner(CONFIG.replace(encoder_trainable=True), tokenizer)
-    with pytest.raises(ValueError, match="encoder_trainable"):
+    with pytest.raises(ValueError, match="whose encoder was trained.*encoder=None"):
         pretrained.save_pretrained(captioner, tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
 
