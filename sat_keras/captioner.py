@@ -217,16 +217,10 @@ class Captioner(keras.Model):
             `(batch_size, beams, steps)`.
         """
         config = self.config
-        annotations, keys = self.decoder.read_annotations(annotations)
-        hidden, cell = self.decoder.initial_state(annotations)
-
-        def step(token_ids, states):
-            logits, states, record = self.decoder.step(token_ids, states, annotations, keys)
-            return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
-
+        step, states = self.step_function(annotations)
         return beam_search(
             step,
-            {"hidden": hidden, "cell": cell},
+            states,
             start_id=START_ID,
             end_id=END_ID,
             pad_id=PAD_ID,
@@ -235,6 +229,33 @@ class Captioner(keras.Model):
             length_penalty=config.length_penalty if length_penalty is None else length_penalty,
             max_length=(config.max_length if max_length is None else max_length) + 1,
         )
+
+    def step_function(self, annotations):
+        """Return what the searches of `sat_keras.search` need of a batch of annotated pictures.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+
+        Returns:
+            Tuple `(step, states)`: the step function, whose record has `attention_weights` and
+            `gate`, and the initial states.
+
+        Example:
+
+        >>> step, states = captioner.step_function(annotations)
+        >>> sample_search(step, states, start_id=START_ID, end_id=END_ID, max_length=20)
+
+        Reference:
+            Notebook `05_decoding_and_evaluation`.
+        """
+        annotations, keys = self.decoder.read_annotations(annotations)
+        hidden, cell = self.decoder.initial_state(annotations)
+
+        def step(token_ids, states):
+            logits, states, record = self.decoder.step(token_ids, states, annotations, keys)
+            return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
+
+        return step, {"hidden": hidden, "cell": cell}
 
     def caption(self, images=None, annotations=None, **search):
         """Describe pictures in a sentence each.

@@ -44,6 +44,9 @@ _RESOLUTIONS = (100, 85, 72)
 # An attention spread as evenly as this share of all regions has no place worth a name.
 _EVEN_SHARE = 0.75
 
+# Colour, width and style of a tree's branches: to the best caption, to others, to dropped ones.
+_BRANCHES = (("#D55E00", 2.6, "-"), ("#0072B2", 1.3, "-"), ("#9A9A9A", 1.0, ":"))
+
 # The panels of `plot_history`: title and which columns belong to it. The first that fits counts.
 _QUANTITIES = {
     "Attention penalty": "penalty",
@@ -231,6 +234,59 @@ def plot_annotation_grid(image, grid_shape: tuple[int, int]) -> Figure:
             )
     label = f"{rows} × {columns} = {rows * columns} regions of {height / rows:.3g} × "
     axes.set_xlabel(f"{label}{width / columns:.3g} pixels", color=_MUTED, fontsize=10)
+    return figure
+
+
+def plot_beam_tree(hypotheses: Sequence, vocabulary: Sequence[str]) -> Figure:
+    """Draws the hypotheses of a search as a tree, from the first token on the left to the ends.
+
+    A column is a step, with the likeliest hypothesis on top: its last token over its `log p`. The
+    path of the best caption is a thick line, those of the other finished captions are thin ones,
+    and what was dropped is dotted.
+
+    Args:
+        hypotheses: Sequence of `sat_keras.trace.Hypothesis`, as `trace_search` returns it.
+        vocabulary: The tokens by id, `Tokenizer.get_vocabulary()`.
+
+    Returns:
+        A `matplotlib.figure.Figure` with one panel.
+
+    Raises:
+        ValueError: If there are no hypotheses.
+
+    Example:
+
+    >>> _, hypotheses = trace_search(beam_search, step, states, **arguments)
+    >>> figure = plot_beam_tree(hypotheses, tokenizer.get_vocabulary())
+
+    Reference:
+        Notebook `05_decoding_and_evaluation`.
+    """
+    if not len(hypotheses):
+        raise ValueError("A tree needs at least one hypothesis. Received: none")
+    ranks = _ranks_of_paths(hypotheses)
+    rows = _rows_by_step(hypotheses)
+    most, steps = max(rows) + 1, max(hypothesis.step for hypothesis in hypotheses)
+    size = (0.85 * (steps + 1), max(1.6, 0.62 * most))
+    figure, axes = plt.subplots(figsize=size, layout="constrained", facecolor=_PAPER)
+    for hypothesis, rank, row in zip(hypotheses, ranks, rows, strict=True):
+        colour, width, style = _BRANCHES[0 if rank == 0 else 1 if rank is not None else 2]
+        if hypothesis.parent is not None:
+            ends = (hypothesis.step - 1, hypothesis.step), (rows[hypothesis.parent], row)
+            axes.plot(*ends, color=colour, linewidth=width, linestyle=style, zorder=1)
+        axes.text(
+            hypothesis.step,
+            row,
+            f"{vocabulary[hypothesis.token_id]}\n{hypothesis.log_probability:.2f}",
+            color=_INK if rank is not None else _MUTED,
+            fontsize=8,
+            ha="center",
+            va="center",
+            parse_math=False,
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": _PAPER, "edgecolor": colour},
+        )
+    axes.set(xlim=(-0.5, steps + 0.5), ylim=(most - 0.5, -0.5))
+    axes.axis("off")
     return figure
 
 
@@ -548,6 +604,28 @@ def _outline(axes: Axes, alpha: np.ndarray) -> None:
 def _title_size(word: str) -> float:
     """A size in points at which the word fits over its panel."""
     return min(11.0, 150 / max(len(word), 1))
+
+
+def _ranks_of_paths(hypotheses: Sequence) -> list[int | None]:
+    """For each hypothesis the best rank of the finished captions that it leads to, if any."""
+    ranks: list[int | None] = [None] * len(hypotheses)
+    finished = {h.rank: index for index, h in enumerate(hypotheses) if h.rank is not None}
+    for rank, index in sorted(finished.items()):
+        while index is not None and ranks[index] is None:
+            ranks[index] = rank
+            index = hypotheses[index].parent
+    return ranks
+
+
+def _rows_by_step(hypotheses: Sequence) -> list[int]:
+    """For each hypothesis its place among those of its step, the likeliest first."""
+    rows = [0] * len(hypotheses)
+    counts: dict[int, int] = {}
+    for index in sorted(range(len(rows)), key=lambda i: -hypotheses[i].log_probability):
+        step = hypotheses[index].step
+        rows[index] = counts.get(step, 0)
+        counts[step] = rows[index] + 1
+    return rows
 
 
 def _plot_curves(axes: Axes, curves: pd.DataFrame) -> None:
