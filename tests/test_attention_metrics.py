@@ -101,6 +101,14 @@ def test_attention_mass_counts_cells_by_their_covered_part():
     assert score.uniform == pytest.approx(15 * 5 / (40 * 80))
 
 
+def test_boxes_are_cut_off_at_the_picture():
+    maps = np.stack([one_hot_map(0, 0), one_hot_map(3, 7)])
+    boxes = [[-30, -30, 5, 10], [70, 35, 300, 300]]  # half of each corner's cell
+    score = attention_mass(maps, boxes, (40, 80))
+    assert score.value == pytest.approx(0.5)
+    assert score.uniform == pytest.approx(0.5 / 32)
+
+
 def test_attention_entropy():
     maps = np.stack([one_hot_map(0, 0), np.full((4, 8), 1 / 32), np.full((4, 8), 7.0)])
     np.testing.assert_allclose(attention_entropy(maps), [0, math.log(32), math.log(32)])
@@ -139,26 +147,25 @@ def test_sameness_is_the_mean_overlap_of_all_pairs():
 
 def test_statistics_are_sums_and_numbers_of_each_picture():
     half = (one_hot_map(0, 0) + one_hot_map(1, 1)) / 2
-    maps = [np.stack([one_hot_map(0, 0), half, half]), half[None], np.zeros((0, 4, 8))]
-    gates = [np.array([0.1, 0.2, 0.3]), np.array([0.5]), np.zeros(0)]
-    boxes = [[None, [0, 0, 10, 10], [10, 10, 80, 40]], [None], []]
+    maps = [[one_hot_map(0, 0), half, half], [half, half], [half], np.zeros((0, 4, 8))]
+    gates = [np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.7]), np.array([0.5]), np.zeros(0)]
+    boxes = [[None, [0, 0, 10, 10], [10, 10, 80, 40]], [None, None], [None], []]
     statistics = attention_statistics(maps, gates, boxes, (40, 80))
     mean = 2 / 3 * one_hot_map(0, 0) + 1 / 3 * one_hot_map(1, 1)
+    nothing = [(0, 0)] * 3
+    centre = centre_map((4, 8))
     expected = {
-        "entropy": [(2 * math.log(2), 3), (math.log(2), 1), (0, 0)],
-        "total_variation": [(0.5, 2), (0, 0), (0, 0)],
-        "coverage": [(coverage(mean[None]), 1), (2 / 32, 1), (0, 0)],
-        "gate": [(0.6, 3), (0.5, 1), (0, 0)],
-        "sameness": [((0.5 + 0.5 + 1) / 3, 1), (0, 0), (0, 0)],
-        "pointing_accuracy": [(1 / 2 + 1 / 2, 2), (0, 0), (0, 0)],
-        "pointing_accuracy_uniform": [(1 / 32 + 21 / 32, 2), (0, 0), (0, 0)],
-        "pointing_accuracy_centre": [(1, 2), (0, 0), (0, 0)],
-        "attention_mass": [(1, 2), (0, 0), (0, 0)],
-        "attention_mass_uniform": [(1 / 32 + 21 / 32, 2), (0, 0), (0, 0)],
-        "attention_mass_centre": [
-            (centre_map((4, 8))[0, 0] + centre_map((4, 8))[1:, 1:].sum(), 2),
-            *((0, 0), (0, 0)),
-        ],
+        "entropy": [(2 * math.log(2), 3), (2 * math.log(2), 2), (math.log(2), 1), (0, 0)],
+        "total_variation": [(0.5, 2), (0, 1), (0, 0), (0, 0)],
+        "coverage": [(coverage(mean[None]), 1), (2 / 32, 1), (2 / 32, 1), (0, 0)],
+        "gate": [(0.6, 3), (1.1, 2), (0.5, 1), (0, 0)],
+        "sameness": [((0.5 + 0.5 + 1) / 3, 1), (1, 1), (0, 0), (0, 0)],
+        "pointing_accuracy": [(1 / 2 + 1 / 2, 2), *nothing],
+        "pointing_accuracy_uniform": [(1 / 32 + 21 / 32, 2), *nothing],
+        "pointing_accuracy_centre": [(1, 2), *nothing],
+        "attention_mass": [(1, 2), *nothing],
+        "attention_mass_uniform": [(1 / 32 + 21 / 32, 2), *nothing],
+        "attention_mass_centre": [(centre[0, 0] + centre[1:, 1:].sum(), 2), *nothing],
     }
     assert set(statistics) == set(expected)
     for name, values in expected.items():

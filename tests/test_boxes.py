@@ -23,6 +23,7 @@ ANNOTATION = """<annotation>
 </annotation>"""
 SENTENCES = """[/EN#1/people Two young guys] with [/EN#2/bodyparts/other shaggy hair] .
 [/EN#1/people Two men] in [/EN#3/scene the yard] see [/EN#0/notvisual it] .
+[/EN#1/people Two men] stand .
 """
 INSTANCES = {
     "images": [{"id": 42, "file_name": "42.jpg", "width": 640, "height": 480}],
