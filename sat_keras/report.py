@@ -241,7 +241,7 @@ def _charts(cider, captions, entropies):
     if len(spread):
         most = max(math.log(math.prod(captions[0].attention.shape[1:])), spread.max())  # uniform
         edges = np.linspace(min(spread.min(), most - 1e-6), most, 21)
-        charts.append(_histogram(spread, edges, "Mean entropy of a caption's maps, in nats", 2))
+        charts.append(_histogram(spread, edges, "Entropy of a caption's maps, in nats", 2))
     return "".join(charts)
 
 
