@@ -6,7 +6,7 @@
 VENV ?= .venv
 OUT ?= outputs/demo
 # As many as two cores do in four minutes; the preset's own number learns more.
-EPOCHS ?= 12
+EPOCHS ?= 4
 BIN := $(VENV)/bin
 
 # The first Python of a supported version. A name may be there and not run (pyenv's shims): try it.

@@ -219,10 +219,11 @@ def scene_cnn(image_size=_SCENES_IMAGE_SIZE, filters=(32, 64, 96), feature_dim=1
     """A small CNN for drawn scenes, to be trained from scratch.
 
     Every block of `filters` is a convolution of stride 2 and one of stride 1, each followed by
-    normalisation and ReLU (the first block has no second convolution, for speed). The position of
-    each cell is appended, and a 1 x 1 convolution mixes it in. Three blocks make a grid of
-    `image_size / 8` cells a side, each of which sees 39 x 39 pixels: an object of 12 to 24 pixels
-    whole, but not the whole picture, so that attention can tell where things are.
+    normalisation and ReLU (the first block has no second convolution, for speed; the last one's is
+    1 x 1) and a last 1 x 1 convolution, and each cell's position is appended. Three blocks make a
+    grid of `image_size / 8` cells a side, each of which sees 23 x 23 pixels: about as much
+    as an object of 12 to 27 pixels. With more, a cell beside the object would tell as much about it
+    as the cell on it, and attention would have no reason to point.
 
     Args:
         image_size: Integer, height and width of the pictures in pixels.
@@ -243,14 +244,16 @@ def scene_cnn(image_size=_SCENES_IMAGE_SIZE, filters=(32, 64, 96), feature_dim=1
         for position in (1,) if block == 1 else (1, 2):
             name = f"block{block}_conv{position}"
             strides = 2 if position == 1 else 1
+            size = 1 if position == 2 and block == len(filters) else 3
             x = keras.layers.Conv2D(
-                channels, 3, strides, padding="same", use_bias=False, name=name
+                channels, size, strides, padding="same", use_bias=False, name=name
             )(x)
             # Momentum 0.9: the running statistics settle within the first, short epoch.
             x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    x = CoordinateChannels(name="coordinates")(x)
-    x = keras.layers.Conv2D(feature_dim, 1, activation="relu", name="annotations")(x)
+    x = keras.layers.Conv2D(feature_dim - 2, 1, activation="relu", name="features")(x)
+    # Last, as they are: the context then holds the place that attention looks at.
+    x = CoordinateChannels(name="annotations")(x)
     return keras.Model(inputs, x, name="scene_cnn")
 
 

@@ -51,7 +51,7 @@ __all__ = [
     "words_to_boxes",
 ]
 
-NUM_IMAGES = {"train": 3000, "dev": 300, "test": 500}
+NUM_IMAGES = {"train": 10000, "dev": 300, "test": 500}
 # One pair for each colour and each shape, in the test split only.
 HELD_OUT_PAIRS = tuple(zip(COLOURS, SHAPES, strict=True))
 
@@ -84,7 +84,7 @@ def draw_scenes(
     Args:
         directory: folder of this set; new, empty, or holding the same set.
         num_images: mapping of "train", "dev" and "test" to a number of pictures; a split left out
-            is empty. Defaults to 3000, 300 and 500.
+            is empty. Defaults to 10000, 300 and 500.
         image_size: width and height in pixels, at least 32.
         seed: non-negative int.
 
