@@ -2,10 +2,15 @@
 
     python docs/results_table.py
 
-A table stands between two comments, of which the first names the files that are shown, as patterns:
+A table stands between two comments, of which the first names the files that are shown, as patterns;
+that of the agreement with people and that of the settings which a file says were tried as well:
 
     <!-- results: flickr8k-soft-* scenes-* -->
     <!-- end of results -->
+    <!-- agreement: human-agreement -->
+    <!-- end of agreement -->
+    <!-- tried: flickr8k-consensus -->
+    <!-- end of tried -->
 """
 
 import json
@@ -14,7 +19,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "results" / "README.md")
-TABLE = re.compile(r"(<!-- results: (.*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(<!-- (results|agreement|tried): ([^>]*) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+)
 SCORES = {
     **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)},
     **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE"},
@@ -23,10 +30,14 @@ COLUMNS = ("results", "data", "encoder", "attention", "beam", "protocol")
 
 
 def read_results():
-    """What `sat-keras evaluate` wrote, by the file's name without its ending."""
-    files = {path.stem: path.read_text("utf-8") for path in sorted(PAGES[1].parent.glob("*.json"))}
-    read = {name: json.loads(text) for name, text in files.items()}
-    return {name: results for name, results in read.items() if "scores" in results}
+    """What the commands wrote, by the file's name without its ending."""
+    files = sorted(PAGES[1].parent.glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def is_evaluation(results):
+    """Whether a file is of captions' scores."""
+    return "scores" in results
 
 
 def table(shown, folder):
@@ -68,13 +79,44 @@ def cell(results, protocol, name):
     return text
 
 
+def agreement_table(results):
+    """Kendall's tau of every metric with people's judgements beside the published one."""
+    judges = {
+        name: part for name, part in results.items() if isinstance(part, dict) and "tau" in part
+    }
+    heads = [f"{name}, tau-{part['variant']} | published" for name, part in judges.items()]
+    lines = [f"| metric | {' | '.join(heads)} |", "|---" * (2 * len(judges) + 1) + "|"]
+    for name, title in SCORES.items():
+        cells = []
+        for part in judges.values():
+            if name in part["tau"]:
+                cells += [f"{part['tau'][name]:.1f}", str(part["published"].get(name, "–"))]
+        if cells:
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def tried_table(results):
+    """The settings that a baseline was tried with."""
+    tried = results["config"]["tried"]
+    columns = sorted({setting["agreeing"] for setting in tried})
+    lines = [
+        f"| k | {' | '.join(f'm = {m}' for m in columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    for k in sorted({setting["neighbours"] for setting in tried}):
+        found = {s["agreeing"]: s["cider"] for s in tried if s["neighbours"] == k}
+        lines.append(f"| {k} | {' | '.join(f'{found[m]:.3f}' for m in columns)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def with_tables(page):
     """A page's text with its tables as they should be."""
     everything = read_results()
     folder = "results/" if page.parent == REPOSITORY else ""
 
     def fill(found):
-        start, patterns, end = found.groups()
+        start, kind, patterns, end = found.groups()
         shown = {
             name: results
             for pattern in patterns.split()
@@ -83,7 +125,10 @@ def with_tables(page):
         }
         if not shown:
             raise ValueError(f"A table must show some results. Received: {patterns!r} in {page}")
-        return start + table(shown, folder) + end
+        if kind == "results":
+            return start + table(shown, folder) + end
+        (results,) = shown.values()
+        return start + {"agreement": agreement_table, "tried": tried_table}[kind](results) + end
 
     return TABLE.sub(fill, page.read_text(encoding="utf-8"))
 

@@ -61,30 +61,35 @@ def nearest_captions(
 
 
 def consensus_captions(
-    neighbours: Mapping[str, Sequence[str]], train: Mapping[str, Sequence[str]], agreeing: int = 125
-) -> dict[str, str]:
+    neighbours: Mapping[str, Sequence[str]],
+    train: Mapping[str, Sequence[str]],
+    settings: Sequence[tuple[int, int]] = ((90, 125),),
+) -> dict[tuple[int, int], dict[str, str]]:
     """Takes, among the captions C of alike train pictures, the one that most others resemble.
 
-        caption = argmax_{c in C} max_{M in C, |M| = agreeing} sum_{c' in M} similarity(c, c')
+        caption = argmax_{c in C} max_{M in C, |M| = m} sum_{c' in M} similarity(c, c')
 
-    so that only the `agreeing` captions that resemble it most count: outliers do no harm. The
-    similarity is CIDEr's, the mean over n of the cosine of rarity-weighted n-grams.
+    so that only the m captions that resemble it most count: outliers do no harm. The similarity is
+    CIDEr's, the mean over n of the cosine of rarity-weighted n-grams.
 
     Args:
         neighbours: Train pictures by image id, of `nearest_pictures`.
         train: Train captions by image id. How rare an n-gram is, is counted in these.
-        agreeing: Number of captions that count, m.
+        settings: Pairs `(k, m)` to try: how many of the neighbours give their captions, and how
+            many captions count.
 
     Returns:
-        Dictionary from image id to caption.
+        Dictionary from each setting to captions by image id.
 
     Reference:
         [Devlin et al., 2015](https://arxiv.org/abs/1505.04467), section 3.
     """
     vectors = _CaptionVectors(train)
-    return {
-        image_id: vectors.best_of(pictures, agreeing) for image_id, pictures in neighbours.items()
-    }
+    found = {tuple(setting): {} for setting in settings}
+    for image_id, pictures in neighbours.items():
+        for setting, caption in vectors.best_of(pictures, found).items():
+            found[setting][image_id] = caption
+    return found
 
 
 def nearest_pictures(
@@ -148,14 +153,21 @@ class _CaptionVectors:
             for image_id, picture in counts.items()
         }
 
-    def best_of(self, pictures, agreeing):
-        """The caption of these pictures that most of the others resemble."""
+    def best_of(self, pictures, settings):
+        """The caption of the first k pictures that most of the others resemble, by `(k, m)`."""
+        pictures = pictures[: max(k for k, _ in settings)]
         captions = [caption for picture in pictures for caption in self.captions[picture]]
         similarity = self.similarity([v for picture in pictures for v in self._vectors[picture]])
         np.fill_diagonal(similarity, 0)  # each is like itself
-        kept = min(agreeing, len(captions))
-        most_alike = np.partition(similarity, len(captions) - kept, axis=1)[:, -kept:]
-        return captions[int(most_alike.sum(axis=1).argmax())]
+        sums = {}
+        for k in {k for k, _ in settings}:
+            size = sum(len(self.captions[picture]) for picture in pictures[:k])
+            most_alike_first = -np.sort(-similarity[:size, :size], axis=1)
+            sums[k] = np.cumsum(most_alike_first, axis=1)
+        return {
+            (k, m): captions[int(sums[k][:, min(m, sums[k].shape[1]) - 1].argmax())]
+            for k, m in settings
+        }
 
     @staticmethod
     def similarity(vectors):

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import itertools
 import json
 import os
 import re
@@ -187,12 +188,7 @@ def baseline(arguments):
     train = references_of(_load_splits(dataset, ("train",)))
     table = _load_splits(dataset, (arguments.split,))
     references = references_of(table)
-    settings = {"seed": config.seed}
-    if arguments.name != "random":
-        settings["neighbours"] = 1 if arguments.name == "nearest" else arguments.neighbours
-    if arguments.name == "consensus":
-        settings["agreeing"] = arguments.agreeing
-    candidates = _baseline_captions(arguments, config, dataset, train, references, settings)
+    candidates, settings = _baseline_captions(arguments, config, dataset, train, references)
     results = {
         "dataset": dataset["name"],
         "split": arguments.split,
@@ -203,7 +199,7 @@ def baseline(arguments):
         "baseline": arguments.name,
         "seed": config.seed,
         "command": arguments.command_line,
-        "config": settings,
+        "config": {"seed": config.seed, **settings},
         "seconds": round(time.perf_counter() - start, 1),
         "hardware": hardware(),
         "versions": versions(),
@@ -418,14 +414,14 @@ def _provenance(arguments, config, training, seconds):
     }
 
 
-def _baseline_captions(arguments, config, dataset, train, references, settings):
-    """Captions by one of the baselines, of the pictures of `references`."""
+def _baseline_captions(arguments, config, dataset, train, references):
+    """Captions by a baseline of the pictures of `references`, and how they were chosen."""
     from sat_keras import baselines
     from sat_keras.features import extract_features
     from sat_keras.pretrained import make_encoder
 
     if arguments.name == "random":
-        return baselines.random_captions(list(references), train, config.seed)
+        return baselines.random_captions(list(references), train, config.seed), {}
     encoder = make_encoder(config, _encoder_weights(arguments, config), config.precision)
     cache = extract_features(
         _load_splits(dataset, ("train", arguments.split)),
@@ -433,12 +429,28 @@ def _baseline_captions(arguments, config, dataset, train, references, settings):
         arguments.features or _default_features(dataset["name"]),
         allow_truncated=arguments.allow_truncated,
     )
-    neighbours = baselines.nearest_pictures(
-        cache, list(references), list(train), settings["neighbours"]
-    )
+    most = 1 if arguments.name == "nearest" else max(arguments.neighbours)
+    neighbours = baselines.nearest_pictures(cache, list(references), list(train), most)
     if arguments.name == "nearest":
-        return baselines.nearest_captions(neighbours, train, config.seed)
-    return baselines.consensus_captions(neighbours, train, settings["agreeing"])
+        return baselines.nearest_captions(neighbours, train, config.seed), {}
+    settings = list(itertools.product(arguments.neighbours, arguments.agreeing))
+    found = baselines.consensus_captions(neighbours, train, settings)
+    return _best_setting(found, references)
+
+
+def _best_setting(found, references):
+    """Of consensus captions by `(k, m)` those with the highest CIDEr, and the account."""
+    from sat_keras.evaluation import score_captions
+
+    tried = []
+    for k, m in found:
+        scores = score_captions(found[k, m], references)["coco"]
+        shown = {name: round(scores[name], 4) for name in ("bleu4", "cider")}
+        tried.append({"neighbours": k, "agreeing": m, **shown})
+        print("{neighbours} neighbours, {agreeing} agreeing: CIDEr {cider:.3f}".format(**tried[-1]))
+    best = max(tried, key=lambda setting: setting["cider"])
+    k, m = best["neighbours"], best["agreeing"]
+    return found[k, m], {"neighbours": k, "agreeing": m, "tried": tried}
 
 
 def _write_captions(path, captions):
@@ -683,16 +695,19 @@ def _baseline_options(parser):
     parser.add_argument(
         "--neighbours",
         type=_positive,
+        nargs="+",
         metavar="K",
-        default=90,
-        help="alike train pictures whose captions vote (consensus; default: 90)",
+        default=[90],
+        help="alike train pictures whose captions vote; of several numbers the one with the "
+        "highest CIDEr is taken (consensus; default: 90)",
     )
     parser.add_argument(
         "--agreeing",
         type=_positive,
+        nargs="+",
         metavar="M",
-        default=125,
-        help="captions that a caption must resemble (consensus; default: 125)",
+        default=[125],
+        help="captions that a caption must resemble, or several numbers (consensus; default: 125)",
     )
     parser.add_argument("--out", metavar="FILE.json", help="file for the scores")
     parser.add_argument("--captions", metavar="FILE.json", help="file for the captions")

@@ -120,8 +120,8 @@ def agreement_options(parser):
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        default=str(Path("data", "flickr8k")),
-        help="folder with Flickr8k_text.zip (default: data/flickr8k)",
+        default="data",
+        help="folder with Flickr8k_text.zip, or the one above it (default: data)",
     )
     parser.add_argument(
         "--out",

@@ -55,3 +55,12 @@ def shared() -> Path:
     if named:
         pytest.fail(f"SAT_KERAS_SHARED must name an existing folder. Received: {named}")
     pytest.skip(f"needs real data: no folder {folder}, and SAT_KERAS_SHARED is not set")
+
+
+@pytest.fixture(scope="session")
+def flickr8k_text(request) -> Path:
+    """The folder with `Flickr8k_text.zip`: the repository's data/flickr8k, else the shared one."""
+    own = REPOSITORY / "data" / "flickr8k"
+    if (own / "Flickr8k_text.zip").is_file():
+        return own
+    return request.getfixturevalue("shared") / "flickr8k"

@@ -81,7 +81,7 @@ def test_nearest_captions_are_of_the_first_neighbour():
     assert found == nearest_captions(neighbours, TRAIN)
 
 
-def similarity(first, second):
+def similarity(first, second, train=TRAIN):
     """Mean over n of the cosine of n-grams weighted by how few pictures have them."""
 
     def vector(caption, n):
@@ -90,9 +90,9 @@ def similarity(first, second):
 
         def pictures_with(gram):
             texts = [f" {' '.join(gram)} "]
-            return sum(any(texts[0] in f" {c} " for c in captions) for captions in TRAIN.values())
+            return sum(any(texts[0] in f" {c} " for c in captions) for captions in train.values())
 
-        return {g: grams.count(g) * math.log(len(TRAIN) / pictures_with(g)) for g in grams}
+        return {g: grams.count(g) * math.log(len(train) / pictures_with(g)) for g in grams}
 
     total = 0
     for n in range(1, 5):
@@ -110,17 +110,26 @@ def test_similarity_is_ciders():
         assert found[i, j] == pytest.approx(similarity(captions[i], captions[j]), abs=1e-6)
 
 
-@pytest.mark.parametrize("agreeing", [1, 2, 3, 99])
-def test_consensus_is_the_best_of_all_choices(agreeing):
-    neighbours = {"d0": ["t0", "t1", "t2"], "d1": ["t2"]}
-    found = consensus_captions(neighbours, TRAIN, agreeing)
-    for image_id, pictures in neighbours.items():
-        captions = [caption for picture in pictures for caption in TRAIN[picture]]
+def test_consensus_is_the_best_of_all_choices():
+    generator = np.random.default_rng(0)
+    words = list("abcdefgh")
+    train = {
+        f"t{n}": [" ".join(generator.choice(words, generator.integers(3, 7))) for _ in range(3)]
+        for n in range(6)
+    }
+    neighbours = {f"d{n}": list(generator.permutation(list(train))) for n in range(4)}
+    settings = list(itertools.product([1, 3, 6], [1, 3, 99]))
+    found = consensus_captions(neighbours, train, settings)
+    assert list(found) == settings
+    for (k, m), (image_id, pictures) in itertools.product(settings, neighbours.items()):
+        captions = [caption for picture in pictures[:k] for caption in train[picture]]
 
-        def agreement(number, captions=captions):
+        def agreement(number, captions=captions, m=m):
             others = [c for i, c in enumerate(captions) if i != number]
-            alike = sorted((similarity(captions[number], c) for c in others), reverse=True)
-            return sum(alike[:agreeing])
+            alike = sorted((similarity(captions[number], c, train) for c in others), reverse=True)
+            return sum(alike[:m])
 
-        best = max(range(len(captions)), key=agreement)
-        assert found[image_id] == captions[best]
+        chosen = captions.index(found[k, m][image_id])
+        best = max(agreement(number) for number in range(len(captions)))
+        assert agreement(chosen) == pytest.approx(best, abs=1e-6)
+    assert len({tuple(captions.values()) for captions in found.values()}) > 5

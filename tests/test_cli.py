@@ -315,7 +315,7 @@ def test_agreement_with_people_is_measured(folder, monkeypatch, capsys):
 def test_baselines_give_train_captions(name, folder):
     command = ["baseline", name, "--dataset", "scenes", "--preset", "tiny", "--limit", "3"]
     command += ["--features", "baseline-cache", "--out", f"{name}.json", "--captions", "c.json"]
-    assert cli.main([*command, "--neighbours", "2", "--agreeing", "4"]) == 0
+    assert cli.main([*command, "--neighbours", "2", "--agreeing", "2", "4"]) == 0
     table = load_dataset("scenes", "data", only="train", num_images={"train": 3, "dev": 3})
     found = json.loads((folder / "c.json").read_text())
     assert [entry["image_id"] for entry in found] == [f"dev-{n:05d}" for n in range(3)]
@@ -323,9 +323,17 @@ def test_baselines_give_train_captions(name, folder):
     results = json.loads((folder / f"{name}.json").read_text())
     assert (results["baseline"], results["pictures"]) == (name, 3)
     assert results["encoder"] == (None if name == "random" else "scenes")
-    settings = {"random": {}, "nearest": {"neighbours": 1}}
-    expected = settings.get(name, {"neighbours": 2, "agreeing": 4})
-    assert results["config"] == {"seed": 0, **expected}
+    tried = results["config"].pop("tried", [])
+    assert [(setting["neighbours"], setting["agreeing"]) for setting in tried] == (
+        [(2, 2), (2, 4)] if name == "consensus" else []
+    )
+    best = max(tried, key=lambda setting: setting["cider"], default={})
+    assert results["config"] == {
+        "seed": 0,
+        **{key: best[key] for key in ("neighbours", "agreeing") if best},
+    }
+    if tried:
+        assert results["scores"]["coco"]["cider"] == pytest.approx(best["cider"], abs=1e-4)
     assert set(results["intervals"]["coco"]) == set(results["scores"]["coco"])
 
 

@@ -65,7 +65,7 @@ def test_equal_to_the_toolkit_on_random_corpora(corpus):
 @functools.cache
 def flickr8k_captions(folder):
     """Captions of all pictures by file name, and the names of the dev split."""
-    with zipfile.ZipFile(folder / "flickr8k" / "Flickr8k_text.zip") as archive:
+    with zipfile.ZipFile(folder / "Flickr8k_text.zip") as archive:
         lines = archive.read("Flickr8k.token.txt").decode().splitlines()
         dev = archive.read("Flickr_8k.devImages.txt").decode().split()
     table = {}
@@ -75,8 +75,8 @@ def flickr8k_captions(folder):
     return table, dev
 
 
-def test_equal_to_the_toolkit_on_flickr8k(shared):
-    table, dev = flickr8k_captions(shared)
+def test_equal_to_the_toolkit_on_flickr8k(flickr8k_text):
+    table, dev = flickr8k_captions(flickr8k_text)
     candidates = {name: table[name][0] for name in dev}
     references = {name: table[name][1:] for name in dev}
     scores = score_captions(candidates, references)
@@ -91,10 +91,10 @@ def test_equal_to_the_toolkit_on_flickr8k(shared):
 
 
 @needs_java
-def test_tokens_equal_to_the_toolkit_on_flickr8k(shared):
+def test_tokens_equal_to_the_toolkit_on_flickr8k(flickr8k_text):
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    table, _ = flickr8k_captions(shared)
+    table, _ = flickr8k_captions(flickr8k_text)
     lines = [caption for picture in table.values() for caption in picture]
     theirs = PTBTokenizer().tokenize({i: [{"caption": line}] for i, line in enumerate(lines)})
     differing = [

@@ -24,7 +24,8 @@ KEYS = (
 spec = importlib.util.spec_from_file_location("tables", REPOSITORY / "docs" / "results_table.py")
 tables = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tables)
-RESULTS = tables.read_results()
+EVERYTHING = tables.read_results()
+RESULTS = {name: found for name, found in EVERYTHING.items() if tables.is_evaluation(found)}
 
 
 @pytest.fixture(params=RESULTS)
@@ -60,6 +61,16 @@ def test_all_results_are_shown():
     assert f"{RESULTS['flickr8k-soft-vgg16']['scores']['coco']['bleu4']:.1f}" in text
 
 
+def test_metrics_agree_with_people_as_published():
+    found = EVERYTHING["human-agreement"]
+    assert found["command"].startswith("sat-keras agreement")
+    assert found["expert"]["judgements"] == 16_992
+    assert found["crowd"]["judgements"] == 47_830
+    for judges, tolerance in (("expert", 0.1), ("crowd", 0.5)):
+        for name, published in found[judges]["published"].items():
+            assert found[judges]["tau"][name] == pytest.approx(published, abs=tolerance)
+
+
 def test_a_cell_has_the_score_and_its_interval():
     made = {
         **{"dataset": "d", "split": "dev", "encoder": None, "attention": "soft", "beam": 3},
@@ -71,3 +82,24 @@ def test_a_cell_has_the_score_and_its_interval():
         "| [x](results/x.json) | d dev | – | soft | 3 | `coco` | 20.6<br><sub>19.5–21.7</sub> | "
         "0.508<br><sub>0.480–0.540</sub> |"
     )
+
+
+def test_tables_of_agreement_and_of_settings():
+    tau = {"tau": {"bleu1": 32.32, "bleu2": 32.51}, "variant": "c", "published": {"bleu1": 32.3}}
+    assert tables.agreement_table({"expert": tau, "seconds": 3}).splitlines() == [
+        "| metric | expert, tau-c | published |",
+        "|---|---|---|",
+        "| BLEU-1 | 32.3 | 32.3 |",
+        "| BLEU-2 | 32.5 | – |",
+    ]
+    tried = [
+        {"neighbours": k, "agreeing": m, "cider": k / 100 + m / 1000}
+        for k in (30, 5)
+        for m in (2, 1)
+    ]
+    assert tables.tried_table({"config": {"tried": tried}}).splitlines() == [
+        "| k | m = 1 | m = 2 |",
+        "|---|---|---|",
+        "| 5 | 0.051 | 0.052 |",
+        "| 30 | 0.301 | 0.302 |",
+    ]

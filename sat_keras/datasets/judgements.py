@@ -26,7 +26,8 @@ def load_judgements(
     """Load the judgements of the experts or of the crowd.
 
     Args:
-        data_dir: Folder with `Flickr8k_text.zip` or what was in it.
+        data_dir: Folder with `Flickr8k_text.zip` or what was in it, or the one above it (`data` for
+            `data/flickr8k`).
         judges: "expert" or "crowd".
         download: Whether a missing archive may be downloaded.
 
@@ -45,7 +46,8 @@ def load_judgements(
     """
     if judges not in _FILES:
         raise ValueError(f"Expected judges to be one of {', '.join(_FILES)}. Received: {judges!r}")
-    folder = DataFolder(data_dir, "flickr8k", download=download)
+    below = Path(data_dir) / "flickr8k"
+    folder = DataFolder(below if below.is_dir() else data_dir, "flickr8k", download=download)
     token_file = folder.require(("Flickr8k.token.txt",), FLICKR8K_TEXT)
     captions = read_captions(token_file)
     path = folder.require((_FILES[judges],), FLICKR8K_TEXT)
