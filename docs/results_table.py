@@ -72,11 +72,9 @@ def cell(results, protocol, name):
     if name not in results["scores"][protocol]:
         return "–"
     digits = 3 if name == "cider" else 1
-    text = f"{results['scores'][protocol][name]:.{digits}f}"
-    if "intervals" in results:
-        low, high = results["intervals"][protocol][name]
-        text += f"<br><sub>{low:.{digits}f}–{high:.{digits}f}</sub>"
-    return text
+    low, high = results["intervals"][protocol][name]
+    score = f"{results['scores'][protocol][name]:.{digits}f}"
+    return f"{score}<br><sub>{low:.{digits}f}–{high:.{digits}f}</sub>"
 
 
 def agreement_table(results):

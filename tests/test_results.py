@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sat_keras.picture_scores import PictureScores
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEYS = (
     "dataset",
@@ -41,12 +43,23 @@ def test_results_say_how_they_came_about(results):
 def test_scores_are_within_their_intervals(results):
     for protocol, scores in results["scores"].items():
         assert 0 < scores["bleu4"] < scores["bleu1"] < 100
-        for name, (low, high) in results.get("intervals", {}).get(protocol, {}).items():
+        assert {"meteor", "rouge_l", "cider"} < set(scores) == set(results["intervals"][protocol])
+        for name, (low, high) in results["intervals"][protocol].items():
             assert 0 <= low < scores[name] < high
 
 
+def test_scores_and_intervals_are_those_of_the_pictures(results):
+    """The statistics that comparisons use say the same."""
+    pictures = PictureScores.decode(results["picture_scores"])
+    assert pictures.pictures == results["pictures"]
+    for protocol, scores in pictures.scores().items():
+        assert results["scores"][protocol] == pytest.approx(scores, abs=1e-4)
+    for name, ends in pictures.intervals()["coco"].items():
+        assert results["intervals"]["coco"][name] == pytest.approx(ends, abs=1e-3)
+
+
 def test_results_are_small(results):
-    assert len(results.get("picture_scores", "")) < 100_000
+    assert len(results["picture_scores"]) < 100_000
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda path: path.parent.name)
