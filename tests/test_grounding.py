@@ -55,7 +55,7 @@ def test_boxes_go_the_way_of_the_picture(table):
 def test_drawn_scenes(table):
     objects = pd.DataFrame([named("1", "red circle", 16, 8, 48, 24)])
     objects = objects.assign(colour="red", shape="circle", size="small", background="plain")
-    captions = {"1": caption("a red circle")}
+    captions = {"1": caption("the only circle")}
     (found,) = ground_captions(captions, table, objects, PictureResize(64, "squash"))
     assert found[:2] == [None, None]
     np.testing.assert_array_equal(found[2], [[16, 16, 48, 48]])
