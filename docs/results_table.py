@@ -3,10 +3,13 @@
     python docs/results_table.py
 
 A table stands between two comments, of which the first names the files that are shown, as patterns;
-that of the agreement with people and that of the settings which a file says were tried as well:
+those of attention, of the agreement with people and of the settings which a file says were tried as
+well:
 
     <!-- results: flickr8k-soft-* scenes-* -->
     <!-- end of results -->
+    <!-- attention: flickr8k-soft-* scenes-* -->
+    <!-- end of attention -->
     <!-- agreement: human-agreement -->
     <!-- end of agreement -->
     <!-- tried: flickr8k-consensus -->
@@ -20,11 +23,25 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "results" / "README.md")
 TABLE = re.compile(
-    r"(<!-- (results|agreement|tried): ([^>]*) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+    r"(<!-- (results|attention|agreement|tried): ([^>]*) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
 )
 SCORES = {
     **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)},
     **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE"},
+}
+# With the unit and the number of decimals.
+ATTENTION = {
+    "entropy": ("entropy of a word's map, nats", 2),
+    "total_variation": ("moves from word to word, %", 1),
+    "coverage": ("effective share of the regions, %", 1),
+    "sameness": ("overlap of a caption's maps, %", 1),
+    "sameness_between_pictures": ("overlap of the pictures' mean maps, %", 1),
+    "gate": ("gate, 0 to 1", 2),
+    "pointing_accuracy": ("pointing accuracy, %", 1),
+    "attention_mass": ("attention in the object's box, %", 1),
+    "occlusion_attended": ("fall of log p with the attended hidden, nats", 3),
+    "occlusion_random": ("with random regions hidden, nats", 3),
+    "faithfulness": ("the difference, nats", 3),
 }
 COLUMNS = ("results", "data", "encoder", "attention", "beam", "protocol")
 
@@ -77,6 +94,31 @@ def cell(results, protocol, name):
     return f"{score}<br><sub>{low:.{digits}f}–{high:.{digits}f}</sub>"
 
 
+def attention_table(shown):
+    """A table of the scores of attention, a column for each of the results that have them."""
+    shown = {name: r["attention_scores"] for name, r in shown.items() if "attention_scores" in r}
+    lines = [f"| | {' | '.join(shown)} |", "|---" * (1 + len(shown)) + "|"]
+    for name, (title, digits) in ATTENTION.items():
+        if any(name in scores for scores in shown.values()):
+            cells = [attention_cell(scores, name, digits) for scores in shown.values()]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def attention_cell(scores, name, digits):
+    """A score of attention above its interval and what attention that doesn't look would get."""
+    if name not in scores:
+        return "–"
+    small = []
+    if name in scores["intervals"]:
+        small.append("–".join(f"{end:.{digits}f}" for end in scores["intervals"][name]))
+    for base in ("uniform", "centre"):
+        if f"{name}_{base}" in scores:
+            small.append(f"{base} {scores[f'{name}_{base}']:.{digits}f}")
+    text = f"{scores[name]:.{digits}f}"
+    return f"{text}<br><sub>{'; '.join(small)}</sub>" if small else text
+
+
 def agreement_table(results):
     """Kendall's tau of every metric with people's judgements beside the published one."""
     judges = {
@@ -125,6 +167,8 @@ def with_tables(page):
             raise ValueError(f"A table must show some results. Received: {patterns!r} in {page}")
         if kind == "results":
             return start + table(shown, folder) + end
+        if kind == "attention":
+            return start + attention_table(shown) + end
         (results,) = shown.values()
         return start + {"agreement": agreement_table, "tried": tried_table}[kind](results) + end
 

@@ -97,6 +97,28 @@ def test_a_cell_has_the_score_and_its_interval():
     )
 
 
+def test_table_of_attention():
+    scores = {
+        **{"entropy": 3.267, "entropy_uniform": 4.159, "pointing_accuracy": 63.95},
+        "intervals": {"entropy": [3.253, 3.281]},
+    }
+    shown = {"soft": {"attention_scores": scores}, "hard": {"attention_scores": {"intervals": {}}}}
+    assert tables.attention_table({**shown, "baseline": {}}).splitlines() == [
+        "| | soft | hard |",
+        "|---|---|---|",
+        "| entropy of a word's map, nats | 3.27<br><sub>3.25–3.28; uniform 4.16</sub> | – |",
+        "| pointing accuracy, % | 64.0 | – |",
+    ]
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda path: path.parent.name)
+def test_what_is_said_of_the_scenes_is_in_the_file(page):
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    scenes = RESULTS["scenes-soft"]["scenes"]
+    for name in ("content_word_accuracy", "pointing_accuracy", "pointing_accuracy_uniform"):
+        assert f"{scenes[name]:.1f} %" in text
+
+
 def test_tables_of_agreement_and_of_settings():
     tau = {"tau": {"bleu1": 32.32, "bleu2": 32.51}, "variant": "c", "published": {"bleu1": 32.3}}
     assert tables.agreement_table({"expert": tau, "seconds": 3}).splitlines() == [
