@@ -4,7 +4,12 @@ import keras
 from keras import ops
 
 from sat_keras.attention import BahdanauAttention
-from sat_keras.recurrence import RecurrenceWeights, attention_recurrence, attention_step
+from sat_keras.recurrence import (
+    RecurrenceWeights,
+    attention_factors,
+    attention_recurrence,
+    attention_step,
+)
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -278,7 +283,7 @@ class AttentionDecoder(keras.Layer):
             states["hidden"],
             states["cell"],
             annotations,
-            keys,
+            attention_factors(keys),
             self.recurrence_weights(),
         )
         logits = self.predict_words(embedded, new["hidden"], new["context"])

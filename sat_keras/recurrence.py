@@ -4,6 +4,14 @@ Automatic differentiation would keep a tensor of shape (batch, captions, regions
 for every step and compute every weight's gradient step by step. Here the backward pass computes
 that tensor again, inside loops that never write it to memory (`fusion`), and whatever is a sum over
 the steps is computed for all of them after the loop.
+
+The attention's hidden layer is computed as
+
+    tanh(k_i + q) = 1 - 2 s_i,  s_i = 1 / (1 + exp(2 k_i) exp(2 q))
+
+The exponentials are taken once for every region and once for every caption's step; what is left for
+every pair of the two is a product and a quotient, less than half the work of a tanh. As the softmax
+does not see the 1, nor does its gradient, which sums to 0 over the regions, only `s` appears below.
 """
 
 import collections
@@ -11,8 +19,10 @@ import itertools
 
 from keras import ops
 
-from sat_keras.attention import attention_hidden
 from sat_keras.fusion import fused, has_fusion
+
+# exp(2 * 43) and its inverse are float32 numbers, and tanh is 1 long before.
+LARGEST_KEY = 43.0
 
 
 class RecurrenceWeights(
@@ -93,12 +103,26 @@ def lstm_update(units, cell):
     return show * ops.tanh(cell), cell, activations
 
 
-def attention_step(embedded, hidden, cell, annotations, keys, weights):
+@fused
+def attention_factors(keys):
+    """Compute `exp(2 k)`, what keys or queries put into the attention's hidden layer.
+
+    Args:
+        keys: Tensor of any shape.
+
+    Returns:
+        Float32 tensor of the same shape.
+    """
+    return ops.exp(2 * ops.clip(ops.cast(keys, "float32"), -LARGEST_KEY, LARGEST_KEY))
+
+
+def attention_step(embedded, hidden, cell, annotations, factors, weights):
     """Do one step of `attention_recurrence`.
 
     Args:
         embedded: Tensor of shape `(batch_size, captions, 4 * hidden_dim)`.
-        hidden, cell, annotations, keys, weights: As in `attention_recurrence`.
+        hidden, cell, annotations, weights: As in `attention_recurrence`.
+        factors: Tensor `attention_factors(keys)`.
 
     Returns:
         Dictionary of float32 tensors of shape `(batch_size, captions, ...)`: the new `hidden` and
@@ -106,10 +130,10 @@ def attention_step(embedded, hidden, cell, annotations, keys, weights):
         the `activations` of the LSTM's gates.
     """
     dtype = weights.kernels.dtype
-    attention_dim = keys.shape[-1]
+    attention_dim = factors.shape[-1]
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
     query, gate, units = ops.split(products, [attention_dim, attention_dim + 1], axis=-1)
-    scores = _attention_scores(query, keys, weights.score_vector)
+    scores = _attention_scores(attention_factors(query), factors, weights.score_vector)
     attention_weights = ops.softmax(scores, axis=-1)
     looked = ops.matmul(ops.cast(attention_weights, dtype), annotations)
     looked = ops.cast(looked, "float32")
@@ -128,11 +152,23 @@ def attention_step(embedded, hidden, cell, annotations, keys, weights):
     }
 
 
+def _sigmoids(queries, factors):
+    """Compute `s_i` of the module's description from factors of queries and keys.
+
+    Args:
+        queries: Tensor of shape `(..., batch_size, captions, attention_dim)`.
+        factors: Tensor of shape `(batch_size, num_regions, attention_dim)`.
+
+    Returns:
+        Tensor of shape `(..., batch_size, captions, num_regions, attention_dim)`.
+    """
+    return 1 / (1 + ops.expand_dims(queries, -2) * ops.expand_dims(factors, 1))
+
+
 @fused
-def _attention_scores(query, keys, score_vector):
-    """Score every region for every caption: `v . tanh(k_i + q)`, `(batch, captions, regions)`."""
-    query, keys, score_vector = (ops.cast(x, "float32") for x in (query, keys, score_vector))
-    return ops.matmul(attention_hidden(query, keys), score_vector[:, 0])
+def _attention_scores(query, factors, score_vector):
+    """Score every region for every caption, but for a constant: `(batch, captions, regions)`."""
+    return ops.matmul(_sigmoids(query, factors), -2 * ops.cast(score_vector[:, 0], "float32"))
 
 
 @ops.custom_gradient
@@ -140,11 +176,11 @@ def _recurrence(embedded, hidden, cell, annotations, keys, *weights):
     """Run the loop; see `attention_recurrence`. One output tensor suits every backend."""
     weights = RecurrenceWeights(*weights)
     widths = _widths(hidden, annotations)
-    keys_32 = ops.cast(keys, "float32")  # once, not in every step
+    factors = attention_factors(keys)
 
     def step(t, last):
         return attention_step(
-            embedded[t], last["hidden"], last["cell"], annotations, keys_32, weights
+            embedded[t], last["hidden"], last["cell"], annotations, factors, weights
         )
 
     start = {"hidden": hidden, "cell": cell}
@@ -163,12 +199,12 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
     attention_dim = keys.shape[-1]
     saved = _unpack(outputs, _widths(hidden, annotations))
     d_saved = _unpack(upstream, _widths(hidden, annotations))
-    keys_32 = ops.cast(keys, "float32")
+    factors = attention_factors(keys)
     score_vector = ops.cast(weights.score_vector[:, 0], "float32")
     previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
     previous_cell = ops.concatenate([cell[None], saved["cell"][:-1]])
     queries = ops.matmul(previous_hidden, weights.kernels[:, :attention_dim])
-    queries = ops.cast(queries, "float32")
+    queries = attention_factors(queries)
     kernels_t = ops.transpose(weights.kernels)
     context_kernel_t = ops.transpose(weights.context_kernel)
     annotations_t = ops.transpose(annotations, (0, 2, 1))
@@ -188,7 +224,7 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
         d_weight = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
         d_weight = ops.cast(d_weight, "float32") + d_saved["attention_weights"][t]
         d_scores = looked_at * (d_weight - ops.sum(looked_at * d_weight, -1, keepdims=True))
-        d_query = _query_gradient(queries[t], keys_32, d_scores) * score_vector
+        d_query = _query_gradient(queries[t], factors, d_scores) * score_vector
         d_products = ops.concatenate([d_query, d_gate * gate * (1 - gate), d_units], axis=-1)
         d_hidden = ops.matmul(ops.cast(d_products, dtype), kernels_t)
         return {
@@ -201,7 +237,7 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
 
     start = {"hidden": ops.zeros_like(hidden), "cell": ops.zeros_like(cell)}
     d = _unpack(_scan(step, start, ops.shape(upstream)[0], widths, reverse=True), widths)
-    d_keys, d_score_vector = _key_gradients(queries, keys_32, d["scores"])
+    d_keys, d_score_vector = _key_gradients(queries, factors, d["scores"])
     return (
         d["products"][..., attention_dim + 1 :],
         d["hidden"][0],
@@ -245,58 +281,56 @@ def _lstm_gradient(d_hidden, d_cell, units, cells):
     return d_units, d_cell * keep
 
 
-# The scores' gradient sums to 0 over the regions. With d tanh = 1 - tanh^2, so does the 1's part of
-# the sum in the next function, and its squared part is all there is.
+# 1 - tanh^2 = 4 s (1 - s)
 
 
 @fused
-def _query_gradient(query, keys, d_scores):
-    """Sum `d_e_i (1 - tanh^2(k_i + q))` over the regions: `(batch, captions, attention_dim)`."""
-    layer = attention_hidden(query, keys)
-    return -ops.squeeze(ops.matmul(ops.expand_dims(d_scores, 2), layer * layer), 2)
+def _query_gradient(query, factors, d_scores):
+    """Sum `d_e_i 4 s_i (1 - s_i)` over the regions: `(batch, captions, attention_dim)`."""
+    sigmoids = _sigmoids(query, factors)
+    slopes = sigmoids * (1 - sigmoids)
+    return 4 * ops.squeeze(ops.matmul(ops.expand_dims(d_scores, 2), slopes), 2)
 
 
-def _key_gradients(queries, keys, d_scores):
+def _key_gradients(queries, factors, d_scores):
     """Sum the gradients of the keys and the score vector over all steps and captions.
 
     Returns:
         Tuple `(d_keys, d_score_vector)`, the first without its factor `v`.
     """
     if has_fusion():
-        sums = [_squared_sums(queries, keys, d_scores), _scored_sums(queries, keys, d_scores)]
+        sums = [_sum_slopes(queries, factors, d_scores), _sum_sigmoids(queries, factors, d_scores)]
     else:
-        sums = _sums_step_by_step(queries, keys, d_scores)
-    squared, scored = (ops.sum(x, axis=1) for x in sums)
-    d_keys = ops.expand_dims(ops.sum(d_scores, (0, 2)), -1) - squared
-    return d_keys, ops.sum(ops.sum(scored, axis=1), axis=0)
+        sums = _sum_step_by_step(queries, factors, d_scores)
+    slopes, sigmoids = (ops.sum(x, axis=1) for x in sums)
+    return 4 * slopes, -2 * ops.sum(ops.sum(sigmoids, axis=1), axis=0)
 
 
-# Two functions, for XLA would write the hidden layer of all steps to memory to compute both sums.
-
-
-@fused
-def _squared_sums(queries, keys, d_scores):
-    """Sum `d_e_i tanh^2(k_i + q)` over the steps: `(batch, captions, regions, attention_dim)`."""
-    layer = ops.tanh(ops.expand_dims(keys, 1) + ops.expand_dims(queries, 3))
-    return ops.sum(ops.expand_dims(d_scores, -1) * layer * layer, axis=0)
+# Two functions, for XLA would write `s` of all steps to memory to compute both sums in one.
 
 
 @fused
-def _scored_sums(queries, keys, d_scores):
-    """Sum `d_e_i tanh(k_i + q)` over the steps: `(batch, captions, regions, attention_dim)`."""
-    layer = ops.tanh(ops.expand_dims(keys, 1) + ops.expand_dims(queries, 3))
-    return ops.sum(ops.expand_dims(d_scores, -1) * layer, axis=0)
+def _sum_slopes(queries, factors, d_scores):
+    """Sum `d_e_i s_i (1 - s_i)` over the steps: `(batch, captions, regions, attention_dim)`."""
+    sigmoids = _sigmoids(queries, factors)
+    return ops.sum(ops.expand_dims(d_scores, -1) * (sigmoids * (1 - sigmoids)), axis=0)
 
 
-def _sums_step_by_step(queries, keys, d_scores):
+@fused
+def _sum_sigmoids(queries, factors, d_scores):
+    """Sum `d_e_i s_i` over the steps: `(batch, captions, regions, attention_dim)`."""
+    return ops.sum(ops.expand_dims(d_scores, -1) * _sigmoids(queries, factors), axis=0)
+
+
+def _sum_step_by_step(queries, factors, d_scores):
     """Do what the two above do in the memory of one step, where nothing is fused."""
 
     def add(t, sums):
-        layer = attention_hidden(queries[t], keys)
-        scored = ops.expand_dims(d_scores[t], -1) * layer
-        return sums[0] + scored * layer, sums[1] + scored
+        sigmoids = _sigmoids(queries[t], factors)
+        scored = ops.expand_dims(d_scores[t], -1) * sigmoids
+        return sums[0] + scored * (1 - sigmoids), sums[1] + scored
 
-    zeros = ops.zeros_like(attention_hidden(queries[0], keys))
+    zeros = ops.zeros_like(_sigmoids(queries[0], factors))
     return ops.fori_loop(0, ops.shape(queries)[0], add, (zeros, zeros))
 
 

@@ -3,11 +3,14 @@
 import keras
 import numpy as np
 import pytest
+import test_recurrence
 from gradients import gradients, numpy, random
 from keras import ops
 
 from sat_keras import fusion, recurrence
 from sat_keras.fusion import fused, has_fusion
+
+CASE = {"steps": 4, "batch": 2, "captions": 3}
 
 
 def scaled_tanh(x, y):
@@ -74,19 +77,18 @@ def test_fusion_is_there_where_xla_is():
 
 
 def test_sums_step_by_step_are_the_fused_ones():
-    values = [
-        random(*shape, seed=i) for i, shape in enumerate([(5, 2, 3, 4), (2, 6, 4), (5, 2, 3, 6)])
-    ]
-    queries, keys, d_scores = map(ops.convert_to_tensor, values)
-    layer = np.tanh(values[1][None, :, None] + values[0][..., None, :])
-    scored = values[2][..., None] * layer
-    step_by_step = recurrence._sums_step_by_step(queries, keys, d_scores)
-    fused_sums = (
-        recurrence._squared_sums(queries, keys, d_scores),
-        recurrence._scored_sums(queries, keys, d_scores),
-    )
-    for x, y, expected in zip(
-        step_by_step, fused_sums, ((scored * layer).sum(0), scored.sum(0)), strict=True
-    ):
-        np.testing.assert_allclose(numpy(x), expected, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(numpy(y), expected, rtol=1e-4, atol=1e-6)
+    queries, factors = np.exp(random(5, 2, 3, 4, seed=1)), np.exp(random(2, 6, 4, seed=2))
+    d_scores = random(5, 2, 3, 6, seed=3)
+    sigmoids = 1 / (1 + queries[..., None, :] * factors[None, :, None])
+    weighted = d_scores[..., None] * sigmoids
+    expected = (weighted * (1 - sigmoids)).sum(axis=0), weighted.sum(axis=0)
+    values = [ops.convert_to_tensor(value) for value in (queries, factors, d_scores)]
+    step_by_step = recurrence._sum_step_by_step(*values)
+    at_once = recurrence._sum_slopes(*values), recurrence._sum_sigmoids(*values)
+    for x, y, z in zip(step_by_step, at_once, expected, strict=True):
+        np.testing.assert_allclose(numpy(x), z, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(numpy(y), z, rtol=1e-4, atol=1e-6)
+
+
+def test_recurrence_is_the_same_without_fusion(unfused):
+    test_recurrence.test_gradient_is_that_of_automatic_differentiation(CASE)

@@ -186,6 +186,20 @@ def test_gradient_is_that_of_finite_differences(case):
             )
 
 
+def test_keys_far_in_saturation():
+    """As of annotation vectors of norm 400, where exp(2 k) is beyond float32."""
+    case = {"steps": 3, "batch": 2, "captions": 2}
+    values = arguments(**case)
+    values[4] *= 100
+    assert np.abs(values[4]).max() > 100
+    for name, x, y in zip(SIZES, run(*values), paper(*values), strict=True):
+        np.testing.assert_allclose(numpy(x), y, rtol=1e-4, atol=1e-5, err_msg=name)
+    found = gradients(scalar(run, case), values)
+    expected = gradients(scalar(unrolled, case), values)
+    for name, x, y in zip(ARGUMENTS, found, expected, strict=True):
+        np.testing.assert_allclose(numpy(x), numpy(y), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def test_captions_of_a_picture_share_it_and_nothing_else():
     values = arguments(steps=3, batch=2, captions=3)
     together = run(*values)
