@@ -130,17 +130,13 @@ def attention_step(embedded, hidden, cell, annotations, factors, weights):
         the `activations` of the LSTM's gates.
     """
     dtype = weights.kernels.dtype
-    attention_dim = factors.shape[-1]
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
-    query, gate, units = ops.split(products, [attention_dim, attention_dim + 1], axis=-1)
-    scores = _attention_scores(attention_factors(query), factors, weights.score_vector)
-    attention_weights = ops.softmax(scores, axis=-1)
+    attention_weights = _attend(products, factors, weights.score_vector)
     looked = ops.matmul(ops.cast(attention_weights, dtype), annotations)
     looked = ops.cast(looked, "float32")
-    gate = ops.sigmoid(ops.cast(gate, "float32") + weights.gate_bias)
-    context = gate * looked
-    units = units + ops.matmul(ops.cast(context, dtype), weights.context_kernel)
-    hidden, cell, activations = lstm_update(embedded + ops.cast(units, "float32"), cell)
+    gate, context = _open_gate(products[..., factors.shape[-1]], looked, weights.gate_bias)
+    update = ops.matmul(ops.cast(context, dtype), weights.context_kernel)
+    hidden, cell, activations = _update_lstm(embedded, products, update, cell)
     return {
         "hidden": hidden,
         "cell": cell,
@@ -166,9 +162,26 @@ def _sigmoids(queries, factors):
 
 
 @fused
-def _attention_scores(query, factors, score_vector):
-    """Score every region for every caption, but for a constant: `(batch, captions, regions)`."""
-    return ops.matmul(_sigmoids(query, factors), -2 * ops.cast(score_vector[:, 0], "float32"))
+def _attend(products, factors, score_vector):
+    """Compute the attention weights from all that the hidden state was multiplied by."""
+    query = attention_factors(products[..., : factors.shape[-1]])
+    score_vector = -2 * ops.cast(score_vector[:, 0], "float32")
+    return ops.softmax(ops.matmul(_sigmoids(query, factors), score_vector), axis=-1)
+
+
+@fused
+def _open_gate(product, looked, bias):
+    """Compute the gate and the context behind it."""
+    gate = ops.sigmoid(ops.cast(ops.expand_dims(product, -1), "float32") + bias)
+    return gate, gate * looked
+
+
+@fused
+def _update_lstm(embedded, products, update, cell):
+    """Add up what reaches the LSTM's gates and update it."""
+    products = products[..., -embedded.shape[-1] :]
+    units = embedded + ops.cast(products, "float32") + ops.cast(update, "float32")
+    return lstm_update(units, cell)
 
 
 @ops.custom_gradient
@@ -217,15 +230,15 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
         d_units, d_cell = _lstm_gradient(d_hidden, later["cell"], units[t], cells[t])
         d_context = ops.matmul(ops.cast(d_units, dtype), context_kernel_t)
         d_context = ops.cast(d_context, "float32") + d_saved["context"][t]
-        gate = saved["gate"][t]
-        d_gate = ops.sum(d_context * saved["looked"][t], -1, keepdims=True) + d_saved["gate"][t]
-        d_looked = d_context * gate
-        looked_at = saved["attention_weights"][t]
-        d_weight = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
-        d_weight = ops.cast(d_weight, "float32") + d_saved["attention_weights"][t]
-        d_scores = looked_at * (d_weight - ops.sum(looked_at * d_weight, -1, keepdims=True))
-        d_query = _query_gradient(queries[t], factors, d_scores) * score_vector
-        d_products = ops.concatenate([d_query, d_gate * gate * (1 - gate), d_units], axis=-1)
+        d_gate, d_looked = _gate_gradient(
+            d_context, d_saved["gate"][t], saved["gate"][t], saved["looked"][t]
+        )
+        d_weights = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
+        d_weights = ops.cast(d_weights, "float32") + d_saved["attention_weights"][t]
+        d_scores, d_query = _attention_gradient(
+            d_weights, saved["attention_weights"][t], queries[t], factors, score_vector
+        )
+        d_products = ops.concatenate([d_query, d_gate, d_units], axis=-1)
         d_hidden = ops.matmul(ops.cast(d_products, dtype), kernels_t)
         return {
             "hidden": ops.cast(d_hidden, "float32"),
@@ -285,11 +298,20 @@ def _lstm_gradient(d_hidden, d_cell, units, cells):
 
 
 @fused
-def _query_gradient(query, factors, d_scores):
-    """Sum `d_e_i 4 s_i (1 - s_i)` over the regions: `(batch, captions, attention_dim)`."""
+def _gate_gradient(d_context, d_gate, gate, looked):
+    """Go back through the gate: gradients of its pre-activation and of what is behind it."""
+    d_gate = d_gate + ops.sum(d_context * looked, axis=-1, keepdims=True)
+    return d_gate * gate * (1 - gate), d_context * gate
+
+
+@fused
+def _attention_gradient(d_weights, weights, query, factors, score_vector):
+    """Go back through softmax and scores: gradients of the scores and of the query."""
+    d_scores = weights * (d_weights - ops.sum(weights * d_weights, axis=-1, keepdims=True))
     sigmoids = _sigmoids(query, factors)
     slopes = sigmoids * (1 - sigmoids)
-    return 4 * ops.squeeze(ops.matmul(ops.expand_dims(d_scores, 2), slopes), 2)
+    d_query = ops.squeeze(ops.matmul(ops.expand_dims(d_scores, 2), slopes), 2)
+    return d_scores, 4 * score_vector * d_query
 
 
 def _key_gradients(queries, factors, d_scores):
@@ -377,11 +399,6 @@ def _gradient_widths(hidden, annotations, keys):
     }
 
 
-def _pack(values, widths):
-    """Concatenate a dictionary of tensors in the order of the widths."""
-    return ops.concatenate([values[name] for name in widths], axis=-1)
-
-
 def _unpack(rows, widths):
     """Split packed rows into a dictionary by their widths."""
     ends = list(itertools.accumulate(widths.values()))
@@ -395,8 +412,8 @@ def _scan(step, start, steps, widths, reverse=False):
     the same: a packed row of everything that the next step or somebody else needs.
 
     Args:
-        step: Function of a step's number and a dictionary of the parts of the step before.
-        start: Dictionary of those parts that the first step needs.
+        step: Function of a step's number and a dictionary of what it needs of the step before.
+        start: Dictionary of what the first step needs.
         steps: Integer or scalar tensor.
         widths: Dictionary of all parts' names and widths.
         reverse: Boolean, whether the last step comes first.
@@ -404,11 +421,15 @@ def _scan(step, start, steps, widths, reverse=False):
     Returns:
         Tensor of shape `(steps, batch_size, captions, sum of the widths)`.
     """
+    ends = dict(zip(widths, itertools.accumulate(widths.values()), strict=True))
 
     def body(row, t):
-        row = _pack(step(t, _unpack(row, widths)), widths)
+        last = {name: row[..., ends[name] - widths[name] : ends[name]] for name in start}
+        new = step(t, last)
+        row = ops.concatenate([new[name] for name in widths], axis=-1)
         return row, row
 
     zero = ops.zeros_like(start["hidden"][..., :1])
-    rest = {name: ops.repeat(zero, width, axis=-1) for name, width in widths.items()}
-    return ops.scan(body, _pack(rest | start, widths), ops.arange(steps), reverse=reverse)[1]
+    row = [start.get(name, ops.repeat(zero, width, axis=-1)) for name, width in widths.items()]
+    row = ops.concatenate(row, axis=-1)
+    return ops.scan(body, row, ops.arange(steps), reverse=reverse)[1]
