@@ -10,6 +10,7 @@ from keras import ops
 from sat_keras.config import Config
 from sat_keras.decoder import AttentionDecoder
 from sat_keras.encoder import ImageEncoder
+from sat_keras.fusion import fused
 from sat_keras.search import beam_search
 from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 
@@ -347,9 +348,12 @@ class Captioner(keras.Model):
 def cross_entropies(token_ids, logits, smoothing=0.0):
     """Compare predicted words with the true ones.
 
-    With `smoothing` a share of the target probability is spread over all words alike. Both are
-    computed by the backend's fused cross-entropy: logarithms, sums and the choice of the true word
-    one by one would each go through all the logits, forwards and backwards.
+    With `p = softmax(logits)`, `y` the true word and `epsilon` the smoothing
+
+        smoothed = -sum_w q(w) log p(w),  q(w) = (1 - epsilon) [w = y] + epsilon / vocabulary_size
+
+    The gradient `p - q` is written out: what differentiation makes of a choice among the logits is
+    a scatter into all of them, and every logarithm and sum goes through all of them once more.
 
     Args:
         token_ids: Integer tensor of shape `(...)`, the true words.
@@ -357,21 +361,50 @@ def cross_entropies(token_ids, logits, smoothing=0.0):
         smoothing: Float in [0, 1).
 
     Returns:
-        Tuple `(smoothed, plain)` of float32 tensors of shape `(...)`, in nats. The plain one is
-        there to be looked at: where it is not the same, it has no gradient.
+        Tuple `(smoothed, plain)` of float32 tensors of shape `(...)`, in nats. The plain one, with
+        `epsilon = 0`, is there to be looked at and has no gradient.
     """
+    # As numbers with a fraction, for integers cannot have a gradient everywhere.
+    words = ops.cast(token_ids, "float32")
+    both = _cross_entropies(words, logits, ops.convert_to_tensor(smoothing, "float32"))
+    return both[0], ops.stop_gradient(both[1])
+
+
+@ops.custom_gradient
+def _cross_entropies(words, logits, smoothing):
+    """Compute both cross-entropies as one tensor, with their gradient by the logits."""
+    both, log_normalizer = _word_losses(words, logits, smoothing)
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        d_logits = _word_loss_gradient(upstream[0], words, logits, smoothing, log_normalizer)
+        return ops.zeros_like(words), d_logits, ops.zeros_like(smoothing)
+
+    return both, gradient
+
+
+@fused
+def _word_losses(words, logits, smoothing):
     logits = ops.cast(logits, "float32")
-    token_ids = ops.cast(token_ids, "int32")
-    if not smoothing:
-        plain = ops.sparse_categorical_crossentropy(token_ids, logits, from_logits=True)
-        return plain, plain
-    vocabulary_size = logits.shape[-1]
-    target = (1 - smoothing) * ops.one_hot(token_ids, vocabulary_size) + smoothing / vocabulary_size
-    smoothed = ops.categorical_crossentropy(target, logits, from_logits=True)
-    # smoothed = plain + smoothing (true word's logit - mean logit)
-    seen = ops.stop_gradient(logits)
-    true = ops.squeeze(ops.take_along_axis(seen, ops.expand_dims(token_ids, -1), axis=-1), -1)
-    return smoothed, ops.stop_gradient(smoothed) - smoothing * (true - ops.mean(seen, axis=-1))
+    log_normalizer = ops.logsumexp(logits, axis=-1)
+    true = ops.sum(ops.where(_is_word(words, logits), logits, 0.0), axis=-1)
+    plain = log_normalizer - true
+    smoothed = plain + smoothing * (true - ops.mean(logits, axis=-1))
+    return ops.stack([smoothed, plain]), log_normalizer
+
+
+@fused
+def _word_loss_gradient(upstream, words, logits, smoothing, log_normalizer):
+    values = ops.cast(logits, "float32")
+    probabilities = ops.exp(values - ops.expand_dims(log_normalizer, -1))
+    true = ops.where(_is_word(words, logits), 1 - smoothing, 0.0)
+    target = true + smoothing / logits.shape[-1]
+    return ops.cast(ops.expand_dims(upstream, -1) * (probabilities - target), logits.dtype)
+
+
+def _is_word(words, logits):
+    """Say for each logit whether it is that of the true word."""
+    return ops.equal(ops.expand_dims(words, -1), ops.arange(logits.shape[-1], dtype="float32"))
 
 
 FOUND = ("token_ids", "log_probability", "attention_weights", "gate")

@@ -7,10 +7,10 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from gradients import numpy, random
+from gradients import gradients, numpy, random
 from keras import ops
 
-from sat_keras.captioner import FILE_FORMAT, Captioner, CaptionSearch
+from sat_keras.captioner import FILE_FORMAT, Captioner, CaptionSearch, cross_entropies
 from sat_keras.config import Config
 from sat_keras.encoder import ImageEncoder
 from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
@@ -133,6 +133,26 @@ def test_loss_is_the_papers(target, smoothing, weight_of_penalty):
         logged = {metric.name: float(metric.result()) for metric in captioner.metrics}
         np.testing.assert_allclose(logged["cross_entropy"], entropy, rtol=1e-5)
         np.testing.assert_allclose(logged["penalty"], penalty, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_gradient_of_the_cross_entropies(smoothing):
+    """Against automatic differentiation of their definition; the plain one has none."""
+    words = np.array([[1, 0, 4], [2, 2, 3]])
+    upstream = random(2, 3, seed=8)
+    target = (1 - smoothing) * np.eye(5, dtype="float32")[words] + smoothing / 5
+
+    def found(logits):
+        smoothed, plain = cross_entropies(ops.array(words), logits, smoothing)
+        return ops.sum(upstream * smoothed + 3 * plain)
+
+    def expected(logits):
+        return -ops.sum(upstream[..., None] * target * ops.log_softmax(logits))
+
+    logits = [100 * random(2, 3, 5, seed=9)]
+    (found,), (expected,) = gradients(found, logits), gradients(expected, logits)
+    np.testing.assert_allclose(numpy(found), numpy(expected), rtol=1e-4, atol=1e-5)
+    assert np.abs(numpy(found)).max() > 0.1
 
 
 def test_padding_does_not_count():

@@ -8,7 +8,9 @@ from gradients import gradients, numpy, random
 from keras import ops
 
 from sat_keras import fusion, recurrence
-from sat_keras.fusion import fused, has_fusion
+from sat_keras.config import Config
+from sat_keras.fusion import fuse_updates, fused, has_fusion
+from sat_keras.training import make_optimizer
 
 CASE = {"steps": 4, "batch": 2, "captions": 3}
 
@@ -71,6 +73,21 @@ def test_without_fusion_the_function_runs_as_it_stands(unfused):
 
 def test_fusion_is_there_where_xla_is():
     assert has_fusion() == (keras.backend.backend() in ("tensorflow", "jax"))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_fused_updates_are_the_same(name):
+    config = Config.tiny().replace(optimizer=name, ema_momentum=0.5, schedule="cosine")
+    weights = []
+    for prepare in (fuse_updates, lambda optimizer: optimizer):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.layers.Embedding(5, 4), keras.layers.Dense(3)])
+        model.compile(prepare(make_optimizer(config, 4)), "mse")
+        x = np.array([[0, 1], [2, 1]])
+        model.fit(x, 100 * random(2, 2, 3), epochs=3, batch_size=1, shuffle=False, verbose=0)
+        weights.append([*model.get_weights(), *map(numpy, model.optimizer.variables)])
+    for x, y in zip(*weights, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
 # What the recurrence computes otherwise without fusion
