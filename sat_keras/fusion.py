@@ -32,7 +32,7 @@ def fused(function):
     @functools.wraps(function)
     def call(*tensors):
         if keras.backend.backend() == "tensorflow" and has_fusion():
-            return _compiled(function)(*tensors)
+            return _compiled(function, *(tuple(tensor.shape) for tensor in tensors))(*tensors)
         return function(*tensors)
 
     return call
@@ -85,7 +85,8 @@ def fuse_updates(optimizer):
 
 
 @functools.cache
-def _compiled(function):
+def _compiled(function, *shapes):
+    """Compile for these shapes: for known sizes TensorFlow would take what has unknown ones."""
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True)

@@ -59,6 +59,22 @@ def test_a_size_is_compiled_once_on_tensorflow():
     assert calls == [(3,), (5,)]
 
 
+def test_known_sizes_stay_known_on_tensorflow():
+    """Also after a call with unknown ones, whose compiled function TensorFlow would take again."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("sizes are always known")
+    import tensorflow as tf
+
+    captions = []
+    for known in (None, 1):
+        shapes = (None, known, 12), (None, 5, 2), (2, 1)
+        tf.function(
+            lambda *tensors: captions.append(recurrence._attend(*tensors).shape[1]),
+            [tf.TensorSpec(shape, "float32") for shape in shapes],
+        ).get_concrete_function()
+    assert captions == [None, 1]
+
+
 def test_without_fusion_the_function_runs_as_it_stands(unfused):
     calls = []
 
