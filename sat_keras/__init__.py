@@ -9,7 +9,7 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = {
-    "attention": ("BahdanauAttention",),
+    "attention": ("BahdanauAttention", "HardAttention"),
     "captioner": ("Caption", "CaptionSearch", "Captioner"),
     "config": ("Config",),
     "datasets": ("load_dataset",),

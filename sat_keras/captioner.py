@@ -11,6 +11,7 @@ from sat_keras.config import Config
 from sat_keras.decoder import AttentionDecoder
 from sat_keras.encoder import ImageEncoder
 from sat_keras.fusion import fused
+from sat_keras.objective import Reinforce, location_entropy
 from sat_keras.search import beam_search
 from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 
@@ -50,6 +51,10 @@ class Captioner(keras.Model):
     with `config.penalty_target="length"`. The mean is over the batch's captions. Logged beside
     `loss`: `cross_entropy`, the mean of `-log p(y_t)` over words in nats without label smoothing,
     and `penalty`, the mean over captions of the penalty without lambda.
+
+    With `config.attention="hard"` the loss of training has the terms of `sat_keras.objective` too,
+    and is the mean over a caption's samples. Logged then: `entropy`, the attention's mean entropy
+    at a word in nats, and `baseline`, the moving average of `log p(y_t)` in nats a word.
 
     Args:
         config: A `Config`.
@@ -119,13 +124,50 @@ class Captioner(keras.Model):
             use_output_tanh=config.use_output_tanh,
             tie_embeddings=config.tie_embeddings,
             normalize_annotations=config.normalize_annotations,
+            hard_attention=self._hard_attention(),
             dtype=self.dtype_policy,
             name="decoder",
         )
         self.decoder.build((None, None, None), (None, config.num_regions, config.feature_dim))
         self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
         self.penalty_tracker = keras.metrics.Mean("penalty")
+        self.reinforce = None
+        if config.attention == "hard":
+            self.entropy_tracker = keras.metrics.Mean("entropy")
+            self.baseline_tracker = keras.metrics.Mean("baseline")
+            self.reinforce = Reinforce(
+                score_weight=config.score_weight,
+                entropy_weight=config.entropy_weight,
+                reward=config.reward,
+                baseline=config.baseline,
+                samples=config.attention_samples,
+                name="reinforce",
+                dtype="float32",
+            )
         self.built = True
+
+    def _hard_attention(self):
+        """The options of `HardAttention`, or None for soft attention."""
+        config = self.config
+        if config.attention == "soft":
+            return None
+        return {
+            "samples": config.attention_samples,
+            "expected_probability": config.expected_probability,
+            "expected_per": config.expected_per,
+            "inference": config.context,
+            "seed": config.seed,
+        }
+
+    def copy_weights(self, other):
+        """Take the weights of a captioner of the same config, but not those of its encoder.
+
+        Args:
+            other: A `Captioner`.
+        """
+        self.decoder.set_weights(other.decoder.get_weights())
+        if self.reinforce:
+            self.reinforce.set_weights(other.reinforce.get_weights())
 
     def annotate(self, inputs, training=False):
         """Return the annotation vectors of a batch, computed from its pictures if need be.
@@ -166,6 +208,9 @@ class Captioner(keras.Model):
         """
         weight = ops.ones_like(y) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")
+        if training and self.decoder.attention.samples > 1:  # a row for each of the samples
+            samples = self.decoder.attention.samples
+            y, weight = ops.repeat(y, samples, axis=1), ops.repeat(weight, samples, axis=1)
         words = ops.sum(weight, axis=-1)
         captions = ops.maximum(ops.sum(ops.cast(words > 0, "float32")), 1.0)
 
@@ -179,7 +224,22 @@ class Captioner(keras.Model):
             ops.sum(cross_entropy) / ops.maximum(total_words, 1.0), sample_weight=total_words
         )
         self.penalty_tracker.update_state(ops.sum(penalty) / captions, sample_weight=captions)
-        return (ops.sum(word_loss) + self.config.penalty_weight * ops.sum(penalty)) / captions
+        loss = ops.sum(word_loss) + self.config.penalty_weight * ops.sum(penalty)
+        if self.reinforce:
+            loss = loss + ops.sum(self._hard_terms(-cross_entropy, y_pred, weight, training))
+        return loss / captions
+
+    def _hard_terms(self, log_probability, y_pred, weight, training):
+        """Hard attention's part of every row's loss, 0 outside training; logs it."""
+        attention_weights = ops.cast(y_pred["attention_weights"], "float32")
+        words = ops.sum(weight)
+        entropy = ops.sum(weight * location_entropy(attention_weights)) / ops.maximum(words, 1.0)
+        self.entropy_tracker.update_state(entropy, sample_weight=words)
+        self.baseline_tracker.update_state(self.reinforce.average)
+        if not training:
+            return ops.zeros(())
+        drawn = y_pred["locations"], y_pred["sampled"]
+        return self.reinforce(log_probability, attention_weights, *drawn, weight, training=True)
 
     def doubly_stochastic_penalty(self, attention_weights, weight):
         """Compute `sum_i (tau - sum_t alpha_ti)^2` for every caption.
@@ -202,7 +262,15 @@ class Captioner(keras.Model):
         penalty = ops.sum((target - attended) ** 2, axis=-1)
         return penalty * ops.cast(words[..., 0] > 0, "float32")
 
-    def generate(self, annotations, beam_size=None, length_penalty=None, max_length=None):
+    def generate(
+        self,
+        annotations,
+        beam_size=None,
+        length_penalty=None,
+        max_length=None,
+        context=None,
+        seed=None,
+    ):
         """Search the best captions of a batch of annotated pictures.
 
         Args:
@@ -211,6 +279,10 @@ class Captioner(keras.Model):
             length_penalty: Float, see `sat_keras.search.beam_search`, `config.length_penalty` by
                 default.
             max_length: Integer, most words of a caption, `config.max_length` by default.
+            context: `"expected"`, `"argmax"` or `"sampled"`, `config.context` by default. Soft
+                attention has the first only.
+            seed: Integer for the same draws of a `"sampled"` context at every call, the model's own
+                generator by default.
 
         Returns:
             A `SearchResult` with the record's `attention_weights`, shape
@@ -218,7 +290,10 @@ class Captioner(keras.Model):
             `(batch_size, beams, steps)`.
         """
         config = self.config
-        step, states = self.step_function(annotations)
+        beam_size = config.beam_size if beam_size is None else beam_size
+        steps = (config.max_length if max_length is None else max_length) + 1
+        draws = {"steps": steps, "rows": beam_size, "context": context, "seed": seed}
+        step, states = self.step_function(annotations, **draws)
         return beam_search(
             step,
             states,
@@ -226,16 +301,20 @@ class Captioner(keras.Model):
             end_id=END_ID,
             pad_id=PAD_ID,
             forbidden_ids=(UNK_ID,),
-            beam_size=config.beam_size if beam_size is None else beam_size,
+            beam_size=beam_size,
             length_penalty=config.length_penalty if length_penalty is None else length_penalty,
-            max_length=(config.max_length if max_length is None else max_length) + 1,
+            max_length=steps,
         )
 
-    def step_function(self, annotations):
+    def step_function(self, annotations, steps=None, rows=None, context=None, seed=None):
         """Return what the searches of `sat_keras.search` need of a batch of annotated pictures.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            steps, rows: Integers, most steps and most beams or samples of the search, by default
+                those of the config. Of no effect in the expected context; others are prepared
+                beforehand.
+            context, seed: As in `generate`.
 
         Returns:
             Tuple `(step, states)`: the step function, whose record has `attention_weights` and
@@ -252,11 +331,20 @@ class Captioner(keras.Model):
         annotations, keys = self.decoder.read_annotations(annotations)
         hidden, cell = self.decoder.initial_state(annotations)
 
+        batch_size, num_regions = ops.shape(annotations)[:2]
+        steps = self.config.max_length + 1 if steps is None else steps
+        rows = self.config.beam_size if rows is None else rows
+        shape = (steps, batch_size, rows, num_regions)
+        sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
+
         def step(token_ids, states):
-            logits, states, record = self.decoder.step(token_ids, states, annotations, keys)
+            lstm = {"hidden": states["hidden"], "cell": states["cell"]}
+            now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
+            logits, lstm, record = self.decoder.step(token_ids, lstm, annotations, keys, now)
+            states = {**lstm, "step": states["step"] + 1}
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
 
-        return step, {"hidden": hidden, "cell": cell}
+        return step, {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
 
     def caption(self, images=None, annotations=None, **search):
         """Describe pictures in a sentence each.
@@ -266,7 +354,7 @@ class Captioner(keras.Model):
                 arrays `(height, width, 3)` of any sizes.
             annotations: Array of shape `(batch_size, num_regions, feature_dim)`, in place of
                 `images`.
-            **search: `beam_size`, `length_penalty` and `max_length`, as in `generate`.
+            **search: Other arguments of `generate`, such as `beam_size`.
 
         Returns:
             List of `Caption`, one a picture.
@@ -415,7 +503,7 @@ class CaptionSearch(keras.Model):
 
     Args:
         captioner: A `Captioner`.
-        **search: `beam_size`, `length_penalty` and `max_length`, as in `Captioner.generate`.
+        **search: Other arguments of `Captioner.generate`, such as `beam_size`.
 
     Call arguments:
         inputs: Dictionary with `annotations` or `images`, as of `Captioner`.

@@ -51,6 +51,7 @@ _GROUPS = {
     "encoder": "picture encoder",
     "vocabulary_size": "words",
     "embedding_dim": "decoder",
+    "attention": "attention",
     "dropout": "loss and regularisation",
     "group": "minibatches and optimizer",
     "epochs": "length of training, and choice of the checkpoint",
@@ -159,7 +160,8 @@ def _evaluate(arguments):
         "split": arguments.split,
         "pictures": len(references),
         "encoder": captioner.config.encoder,
-        "attention": "soft",
+        "attention": captioner.config.attention,
+        "context": search["context"],
         "beam": search["beam_size"],
         "length_penalty": search["length_penalty"],
         "precision": arguments.precision,
@@ -390,8 +392,12 @@ def _captioner_and_source(arguments, folder, description, table, cache):
 
 
 def _search(arguments, config):
-    """Beam size and length penalty: the command line's, else the config's."""
-    asked = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
+    """Beam size, length penalty and context: the command line's, else the config's."""
+    asked = {
+        "beam_size": arguments.beam_size,
+        "length_penalty": arguments.length_penalty,
+        "context": arguments.context,
+    }
     return {
         name: getattr(config, name) if value is None else value for name, value in asked.items()
     }
@@ -809,6 +815,12 @@ def _add_search(parser):
         type=float,
         metavar="X",
         help="power of the length that a log-probability is divided by (default: as trained)",
+    )
+    parser.add_argument(
+        "--context",
+        choices=CHOICES["context"],
+        help="what hard attention looks at: the expected context, its likeliest region, or a drawn "
+        "one (default: as trained)",
     )
 
 

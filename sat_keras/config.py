@@ -34,6 +34,18 @@ class Config:
         use_output_tanh: Whether the deep output has a tanh.
         tie_embeddings: Whether the embedding matrix is also the output's.
         normalize_annotations: Whether every annotation vector is brought to mean 0 and variance 1.
+        attention: `"soft"`, or `"hard"`: looks at one drawn region, and learns by REINFORCE.
+        attention_samples: Sequences of regions drawn for a caption, N.
+        expected_probability: How often the expected context replaces the drawn region's.
+        expected_per: Whether that coin is tossed for every `"picture"` or once a `"batch"`.
+        score_weight: Lambda_r, the weight of the score-function term.
+        entropy_weight: Lambda_e, the weight of the attention's entropy, summed over the words.
+        reward: What a region is rewarded for: log p of the whole `"caption"`, or of the `"rest"`
+            from its own word on, which varies less.
+        baseline: What is subtracted from the reward: the moving `"average"` of log p a word, times
+            the words; the mean of the caption's other `"samples"`, of two or more; or `"none"`.
+        context: Context outside training: `"expected"`, `"argmax"` (of the likeliest region) or
+            `"sampled"`.
         dropout: Share dropped of the hidden state and of the deep output's hidden layer.
         embedding_dropout: Share dropped of the word embeddings.
         annotation_dropout: Share dropped of the annotation vectors' features, in all regions of a
@@ -92,6 +104,15 @@ class Config:
     use_output_tanh: bool = True
     tie_embeddings: bool = False
     normalize_annotations: bool = False
+    attention: str = "soft"
+    attention_samples: int = 1
+    expected_probability: float = 0.5
+    expected_per: str = "picture"
+    score_weight: float = 0.1
+    entropy_weight: float = 0.002
+    reward: str = "caption"
+    baseline: str = "average"
+    context: str = "expected"
     dropout: float = 0.5
     embedding_dropout: float = 0.0
     annotation_dropout: float = 0.0
@@ -260,6 +281,11 @@ class Config:
 
 CHOICES = {
     "resize": ("crop", "squash"),
+    "attention": ("soft", "hard"),
+    "expected_per": ("picture", "batch"),
+    "reward": ("caption", "rest"),
+    "baseline": ("average", "samples", "none"),
+    "context": ("expected", "argmax", "sampled"),
     "penalty_target": ("one", "length"),
     "group": ("length", "picture"),
     "optimizer": ("adam", "adamw", "rmsprop"),
@@ -283,7 +309,7 @@ RULES = (
         _is_count,
         (
             *("image_size", "feature_dim", "min_count", "max_length"),
-            *("embedding_dim", "hidden_dim", "attention_dim"),
+            *("embedding_dim", "hidden_dim", "attention_dim", "attention_samples"),
             *("batch_size", "epochs", "patience", "beam_size"),
         ),
     ),
@@ -296,12 +322,18 @@ RULES = (
     (
         "a share, at least 0 and below 1",
         lambda value: _is_number(value, below=1),
-        ("dropout", "embedding_dropout", "annotation_dropout", "label_smoothing", "ema_momentum"),
+        (
+            *("dropout", "embedding_dropout", "annotation_dropout"),
+            *("label_smoothing", "ema_momentum", "expected_probability"),
+        ),
     ),
     (
         "a number, 0 or more",
         _is_number,
-        ("penalty_weight", "learning_rate", "weight_decay", "clip_norm", "length_penalty"),
+        (
+            *("penalty_weight", "score_weight", "entropy_weight"),
+            *("learning_rate", "weight_decay", "clip_norm", "length_penalty"),
+        ),
     ),
     (
         "a tuple of two whole numbers, the grid's rows and columns, 1 or more",

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sat_keras.attention import BahdanauAttention
+from sat_keras.attention import BahdanauAttention, HardAttention
 from sat_keras.recurrence import (
     RecurrenceWeights,
     attention_factors,
@@ -51,18 +51,22 @@ class AttentionDecoder(keras.Layer):
         normalize_annotations: Boolean, `True` brings every annotation vector to mean 0 and
             variance 1 first. VGG's have norms from 30 to 400, which drive tanh and gates into
             saturation.
+        hard_attention: Dictionary of the options of `HardAttention`, `None` for soft attention.
         **kwargs: Arguments of `keras.Layer`.
 
     Call arguments:
         token_ids: Integer tensor of shape `(batch_size, captions, steps)`, the previous words
             (teacher forcing).
         annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-        training: Boolean, whether dropout is active.
+        training: Boolean, whether dropout is active and hard attention draws regions.
 
     Returns:
         Dictionary of `logits`, shape `(batch_size, captions, steps, vocabulary_size)`,
         `attention_weights`, shape `(batch_size, captions, steps, num_regions)`, and `gate`, shape
-        `(batch_size, captions, steps)`.
+        `(batch_size, captions, steps)`. Of hard attention that draws or takes the likeliest region
+        also `locations`, the regions, int32, shape `(batch_size, captions, steps)`, and `sampled`,
+        shape `(batch_size, 1)`, 0 for the pictures whose context is the expected one; in training
+        every caption then has `samples` rows one after the other in place of one.
 
     Example:
 
@@ -94,6 +98,7 @@ class AttentionDecoder(keras.Layer):
         use_output_tanh=True,
         tie_embeddings=False,
         normalize_annotations=False,
+        hard_attention=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -110,6 +115,7 @@ class AttentionDecoder(keras.Layer):
         self.use_output_tanh = use_output_tanh
         self.tie_embeddings = tie_embeddings
         self.normalize_annotations = normalize_annotations
+        self.hard_attention = hard_attention
         if tie_embeddings and not use_deep_output:
             raise ValueError(
                 "`tie_embeddings=True` needs the deep output, whose hidden layer has the "
@@ -133,7 +139,10 @@ class AttentionDecoder(keras.Layer):
         self.normalize = keras.layers.LayerNormalization(
             center=False, scale=False, name="normalize", dtype=self.dtype_policy
         )
-        self.attention = BahdanauAttention(attention_dim, name="attention", dtype=self.dtype_policy)
+        kind = BahdanauAttention if hard_attention is None else HardAttention
+        self.attention = kind(
+            attention_dim, **(hard_attention or {}), name="attention", dtype=self.dtype_policy
+        )
         self.gate = dense(1, "gate", activation="sigmoid") if use_gate else None
         self.initial_shared = (
             dense(initial_dim, "initial_shared", activation="relu") if initial_dim else None
@@ -252,18 +261,26 @@ class AttentionDecoder(keras.Layer):
         """
         hidden = ops.cast(hidden, self.compute_dtype)
         context = ops.cast(context, self.compute_dtype)
-        output = self.drop_hidden(hidden, training=training)
+        output = self._drop(self.drop_hidden, hidden, training)
         if self.use_deep_output:
             output = embedded + self.output_hidden(output) + self.output_context(context)
             if self.use_output_tanh:
                 output = ops.tanh(output)
-            output = self.drop_output(output, training=training)
+            output = self._drop(self.drop_output, output, training)
         if self.tie_embeddings:
             kernel = ops.transpose(self.embedding.embeddings)
             return ops.matmul(output, ops.cast(kernel, self.compute_dtype))
         return self.output_words(output)
 
-    def step(self, token_ids, states, annotations, keys):
+    def _drop(self, layer, x, training):
+        """Drop the same units in all samples of a caption: only their regions tell them apart."""
+        samples = self.attention.samples
+        if not training or samples == 1:
+            return layer(x, training=training)
+        mask = layer(ops.ones_like(x[:, ::samples]), training=training)
+        return x * ops.repeat(mask, samples, axis=1)
+
+    def step(self, token_ids, states, annotations, keys, sampling=None):
         """Decode one word further, as search does.
 
         Args:
@@ -271,6 +288,7 @@ class AttentionDecoder(keras.Layer):
             states: Dictionary of `hidden` and `cell`, shape `(batch_size, captions, hidden_dim)`.
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
             keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
+            sampling: One step's `sat_keras.attention.Sampling`, `None` for the expected context.
 
         Returns:
             Tuple of the logits, shape `(batch_size, captions, vocabulary_size)`, the new states
@@ -285,6 +303,7 @@ class AttentionDecoder(keras.Layer):
             annotations,
             attention_factors(keys),
             self.recurrence_weights(),
+            sampling,
         )
         logits = self.predict_words(embedded, new["hidden"], new["context"])
         record = {"attention_weights": new["attention_weights"], "gate": new["gate"][..., 0]}
@@ -293,18 +312,28 @@ class AttentionDecoder(keras.Layer):
     def call(self, token_ids, annotations, training=False):
         annotations, keys = self.read_annotations(annotations, training=training)
         embedded = self.drop_embedding(self.embedding(token_ids), training=training)
-        hidden, cell = self.initial_state(annotations, ops.shape(token_ids)[1])
-        steps = attention_recurrence(
+        if training and self.attention.samples > 1:
+            embedded = ops.repeat(embedded, self.attention.samples, axis=1)
+        batch_size, rows, steps = ops.shape(embedded)[:3]
+        hidden, cell = self.initial_state(annotations, rows)
+        shape = (steps, batch_size, rows, annotations.shape[1])
+        sampling = self.attention.draw(shape, training)
+        found = attention_recurrence(
             ops.transpose(self.lstm_embedding(embedded), (2, 0, 1, 3)),
             hidden,
             cell,
             annotations,
             keys,
             self.recurrence_weights(),
+            sampling,
         )
-        hidden, context, weights, gate = (ops.transpose(value, (1, 2, 0, 3)) for value in steps)
+        hidden, context, weights, gate = (ops.transpose(x, (1, 2, 0, 3)) for x in found[:4])
         logits = self.predict_words(embedded, hidden, context, training)
-        return {"logits": logits, "attention_weights": weights, "gate": gate[..., 0]}
+        outputs = {"logits": logits, "attention_weights": weights, "gate": gate[..., 0]}
+        if sampling is not None:
+            outputs["locations"] = ops.transpose(found[4], (1, 2, 0))
+            outputs["sampled"] = 1 - sampling.expected[..., 0]
+        return outputs
 
     def compute_output_shape(self, token_ids_shape, annotations_shape):
         return {
@@ -329,6 +358,7 @@ class AttentionDecoder(keras.Layer):
             "use_output_tanh": self.use_output_tanh,
             "tie_embeddings": self.tie_embeddings,
             "normalize_annotations": self.normalize_annotations,
+            "hard_attention": self.hard_attention,
         }
 
 

@@ -167,7 +167,7 @@ def copy_captioner(captioner, encoder, dtype):
         encoder = ImageEncoder.from_config({**settings, "dtype": dtype})
         encoder.set_weights(weights)
     copy = Captioner(captioner.config, captioner.tokenizer, encoder, dtype=dtype)
-    copy.decoder.set_weights(captioner.decoder.get_weights())
+    copy.copy_weights(captioner)
     return copy
 
 

@@ -19,6 +19,7 @@ import itertools
 
 from keras import ops
 
+from sat_keras.attention import Sampling, mix_selection, select_regions
 from sat_keras.fusion import fused, has_fusion
 
 # exp(2 * 43) and its inverse are float32 numbers, and tanh is 1 long before.
@@ -44,7 +45,7 @@ class RecurrenceWeights(
     __slots__ = ()
 
 
-def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
+def attention_recurrence(embedded, hidden, cell, annotations, keys, weights, sampling=None):
     """Look at the picture and update the LSTM, for all steps of a caption.
 
     For every step, with the embedded word `x` and the previous hidden and cell state `h`, `c`
@@ -53,6 +54,10 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
     2. `beta = sigmoid(w_beta . h + b)`, `z = beta z_hat`
     3. `i, f, g, o = x + U h + W_z z`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`,
        `h = sigmoid(o) tanh(c)`
+
+    With `sampling`, hard attention: a drawn region's annotation vector takes the place of `z_hat`.
+    No gradient flows from there to `alpha`, only through the expected contexts and through whatever
+    is done with the attention weights that are returned.
 
     The matrix products have the dtype of the weights, everything else is float32 at any precision.
 
@@ -63,11 +68,14 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
         annotations: Tensor `a` of shape `(batch_size, num_regions, feature_dim)`.
         keys: Tensor `k` of shape `(batch_size, num_regions, attention_dim)`.
         weights: `RecurrenceWeights`.
+        sampling: `sat_keras.attention.Sampling` with the noise of all steps, `None` for soft
+            attention.
 
     Returns:
         Tuple `(hidden, context, attention_weights, gate)` of float32 tensors with one row a step,
         shapes `(steps, batch_size, captions, hidden_dim)`, `(..., feature_dim)`,
-        `(..., num_regions)` and `(..., 1)`.
+        `(..., num_regions)` and `(..., 1)`. With `sampling` fifth the `locations`, int32, shape
+        `(steps, batch_size, captions)`.
 
     Reference:
         Xu et al. 2015, equations 1 to 6 and section 4.2.1.
@@ -77,9 +85,11 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights):
         annotations,
         keys,
         *weights,
+        *(sampling or ()),
     )
-    steps = _unpack(outputs, _widths(hidden, annotations))
-    return steps["hidden"], steps["context"], steps["attention_weights"], steps["gate"]
+    steps = _unpack(outputs, _widths(hidden, annotations, sampling))
+    found = steps["hidden"], steps["context"], steps["attention_weights"], steps["gate"]
+    return found if sampling is None else (*found, ops.cast(steps["locations"][..., 0], "int32"))
 
 
 @fused
@@ -116,23 +126,29 @@ def attention_factors(keys):
     return ops.exp(2 * ops.clip(ops.cast(keys, "float32"), -LARGEST_KEY, LARGEST_KEY))
 
 
-def attention_step(embedded, hidden, cell, annotations, factors, weights):
+def attention_step(embedded, hidden, cell, annotations, factors, weights, sampling=None):
     """Do one step of `attention_recurrence`.
 
     Args:
         embedded: Tensor of shape `(batch_size, captions, 4 * hidden_dim)`.
         hidden, cell, annotations, weights: As in `attention_recurrence`.
         factors: Tensor `attention_factors(keys)`.
+        sampling: `Sampling` with the noise of this step, or `None`.
 
     Returns:
         Dictionary of float32 tensors of shape `(batch_size, captions, ...)`: the new `hidden` and
         `cell`, the `context` after and `looked` before the gate, `attention_weights`, `gate` and
-        the `activations` of the LSTM's gates.
+        the `activations` of the LSTM's gates; with `sampling` also `locations`, shape
+        `(batch_size, captions, 1)`.
     """
     dtype = weights.kernels.dtype
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
     attention_weights = _attend(products, factors, weights.score_vector)
-    looked = ops.matmul(ops.cast(attention_weights, dtype), annotations)
+    selection, located = attention_weights, {}
+    if sampling is not None:
+        selection, locations = select_regions(attention_weights, *sampling)
+        located = {"locations": ops.cast(ops.expand_dims(locations, -1), "float32")}
+    looked = ops.matmul(ops.cast(selection, dtype), annotations)
     looked = ops.cast(looked, "float32")
     gate, context = _open_gate(products[..., factors.shape[-1]], looked, weights.gate_bias)
     update = ops.matmul(ops.cast(context, dtype), weights.context_kernel)
@@ -145,6 +161,7 @@ def attention_step(embedded, hidden, cell, annotations, factors, weights):
         "gate": gate,
         "looked": looked,
         "activations": activations,
+        **located,
     }
 
 
@@ -185,15 +202,18 @@ def _update_lstm(embedded, products, update, cell):
 
 
 @ops.custom_gradient
-def _recurrence(embedded, hidden, cell, annotations, keys, *weights):
+def _recurrence(embedded, hidden, cell, annotations, keys, *rest):
     """Run the loop; see `attention_recurrence`. One output tensor suits every backend."""
-    weights = RecurrenceWeights(*weights)
-    widths = _widths(hidden, annotations)
+    number = len(RecurrenceWeights._fields)
+    weights = RecurrenceWeights(*rest[:number])
+    sampling = Sampling(*rest[number:]) if rest[number:] else None
+    widths = _widths(hidden, annotations, sampling)
     factors = attention_factors(keys)
 
     def step(t, last):
+        now = sampling and Sampling(sampling.noise[t], sampling.expected)
         return attention_step(
-            embedded[t], last["hidden"], last["cell"], annotations, factors, weights
+            embedded[t], last["hidden"], last["cell"], annotations, factors, weights, now
         )
 
     start = {"hidden": hidden, "cell": cell}
@@ -201,17 +221,18 @@ def _recurrence(embedded, hidden, cell, annotations, keys, *weights):
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
-        return _backward(upstream, outputs, hidden, cell, annotations, keys, weights)
+        found = _backward(upstream, outputs, hidden, cell, annotations, keys, weights, sampling)
+        return *found, *map(ops.zeros_like, sampling or ())  # the noise has no gradient
 
     return outputs, gradient
 
 
-def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
+def _backward(upstream, outputs, hidden, cell, annotations, keys, weights, sampling):
     """Compute the gradient of `_recurrence` for each of its arguments, last step first."""
     dtype = weights.kernels.dtype
     attention_dim = keys.shape[-1]
-    saved = _unpack(outputs, _widths(hidden, annotations))
-    d_saved = _unpack(upstream, _widths(hidden, annotations))
+    saved = _unpack(outputs, _widths(hidden, annotations, sampling))
+    d_saved = _unpack(upstream, _widths(hidden, annotations, sampling))
     factors = attention_factors(keys)
     score_vector = ops.cast(weights.score_vector[:, 0], "float32")
     previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
@@ -234,7 +255,7 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
             d_context, d_saved["gate"][t], saved["gate"][t], saved["looked"][t]
         )
         d_weights = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
-        d_weights = ops.cast(d_weights, "float32") + d_saved["attention_weights"][t]
+        d_weights = _through_selection(d_weights, sampling) + d_saved["attention_weights"][t]
         d_scores, d_query = _attention_gradient(
             d_weights, saved["attention_weights"][t], queries[t], factors, score_vector
         )
@@ -255,13 +276,27 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights):
         d["products"][..., attention_dim + 1 :],
         d["hidden"][0],
         d["cell"][0],
-        _sum_over_steps(saved["attention_weights"], d["looked"], dtype),
+        _sum_over_steps(_selection(saved, sampling), d["looked"], dtype),
         ops.cast(d_keys * score_vector, keys.dtype),
         _weight_gradient(previous_hidden, d["products"], dtype),
         _weight_gradient(saved["context"], d["products"][..., attention_dim + 1 :], dtype),
         ops.cast(d_score_vector[:, None], dtype),
         ops.sum(d["products"][..., attention_dim], (0, 1, 2))[None],
     )
+
+
+def _selection(saved, sampling):
+    """What the context was made of: the attention weights, or the drawn regions."""
+    if sampling is None:
+        return saved["attention_weights"]
+    locations = ops.cast(saved["locations"][..., 0], "int32")
+    return mix_selection(saved["attention_weights"], locations, sampling.expected)
+
+
+def _through_selection(d_selection, sampling):
+    """What reaches the attention weights, in float32: nothing by way of a drawn region."""
+    d_selection = ops.cast(d_selection, "float32")
+    return d_selection if sampling is None else sampling.expected * d_selection
 
 
 @fused
@@ -373,7 +408,7 @@ def _sum_over_steps(weights, d_looked, dtype):
     return ops.matmul(ops.transpose(rows(weights), (0, 2, 1)), rows(d_looked))
 
 
-def _widths(hidden, annotations):
+def _widths(hidden, annotations, sampling):
     """Name and width of everything that a forward step saves, in the order it is packed in."""
     hidden_dim, feature_dim = hidden.shape[-1], annotations.shape[-1]
     return {
@@ -384,6 +419,7 @@ def _widths(hidden, annotations):
         "cell": hidden_dim,
         "looked": feature_dim,
         "activations": 4 * hidden_dim,
+        **({} if sampling is None else {"locations": 1}),
     }
 
 

@@ -228,7 +228,7 @@ class KeepBest(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             return
         if self._improves(logs[self.monitor]):
-            self.copy.decoder.set_weights(self.model.decoder.get_weights())
+            self.copy.copy_weights(self.model)
             if self.model.encoder is not None:
                 self.copy.encoder.set_weights(self.model.encoder.get_weights())
             save_model(self.copy, self.path)
@@ -388,7 +388,7 @@ def caption_pictures(captioner, source, image_ids, **search):
         captioner: A `Captioner`.
         source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
         image_ids: Sequence of image ids.
-        **search: `beam_size`, `length_penalty` and `max_length`, as of `CaptionSearch`.
+        **search: Arguments of `CaptionSearch`, such as `beam_size`.
 
     Returns:
         List of `Caption`, one a picture.

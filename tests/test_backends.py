@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from sat_keras.attention import Sampling
 from sat_keras.captioner import Captioner
 from sat_keras.config import Config
 from sat_keras.tokenizer import Tokenizer
@@ -59,6 +60,28 @@ def results(weights):
     found["loss"] = np.array(captioner.train_on_batch(x, y, sample_weight=sample_weight))
     for variable, old, new in zip(captioner.weights, before, captioner.get_weights(), strict=True):
         found[f"gradient of {variable.path}"] = (old - new) / LEARNING_RATE
+    return {**found, **hard_results(x, y, sample_weight)}
+
+
+def hard_results(x, y, sample_weight):
+    """A training step of hard attention, by noise that is the same everywhere."""
+    keras.utils.set_random_seed(7)
+    config = Config.tiny().replace(
+        attention="hard", attention_samples=2, score_weight=1.0, entropy_weight=0.1
+    )
+    captioner = Captioner(config, TOKENIZER)
+    generator = np.random.default_rng(1)
+    for variable in captioner.trainable_variables:
+        variable.assign(generator.normal(scale=0.5, size=variable.shape))
+    noise = generator.gumbel(size=(4, 2, 6, 4)).astype("float32")
+    sampling = Sampling(noise, np.array([1, 0], "float32").reshape(2, 1, 1))
+    sampling = Sampling(*map(keras.ops.convert_to_tensor, sampling))
+    captioner.decoder.attention.draw = lambda *args, **kwargs: sampling
+    captioner.compile(keras.optimizers.SGD(LEARNING_RATE), run_eagerly=True)
+    before = captioner.get_weights()
+    found = {"hard loss": np.array(captioner.train_on_batch(x, y, sample_weight=sample_weight))}
+    for variable, old, new in zip(captioner.weights, before, captioner.get_weights(), strict=True):
+        found[f"gradient of hard {variable.path}"] = (old - new) / LEARNING_RATE
     return found
 
 

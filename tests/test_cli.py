@@ -238,6 +238,23 @@ def test_captions_are_written_for_every_picture(results, folder):
     assert all(isinstance(entry["caption"], str) for entry in captions)
 
 
+def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, monkeypatch, capsys):
+    assert cli.main(train_command("hard", "--attention", "hard", "--epochs", "1")) == 0
+    log = pd.read_csv(folder / "hard" / "log.csv")
+    assert {"entropy", "baseline"} <= set(log.columns)
+    monkeypatch.setattr("sat_keras.evaluation.unavailable", lambda name: f"No {name} here")
+    command = ["evaluate", "hard", "--context", "argmax", "--out", "hard.json"]
+    assert cli.main(command) == 0
+    results = json.loads((folder / "hard.json").read_text())
+    assert (results["attention"], results["context"]) == ("hard", "argmax")
+    assert cli.main(["caption", "--model", "hard", "--split", "dev", "--limit", "1"]) == 0
+    capsys.readouterr()
+
+
+def test_soft_attention_in_another_context_is_a_mistake(trained, capsys):
+    assert "argmax" in error_of(["evaluate", "trained", "--context", "argmax"], capsys)
+
+
 def test_a_model_is_compared_with_itself_and_with_a_baseline(results, folder, capsys):
     command = ["baseline", "random", "--dataset", "scenes", "--preset", "tiny", "--limit"]
     assert cli.main([*command, str(PICTURES), "--out", "random.json"]) == 0

@@ -26,7 +26,10 @@ VALUES = {
 BY_TYPE = {bool: st.booleans(), int: counts, float: shares}
 for _field in dataclasses.fields(Config):
     VALUES.setdefault(_field.name, BY_TYPE.get(_field.type))
-for _name in ("penalty_weight", "learning_rate", "weight_decay", "clip_norm", "length_penalty"):
+for _name in (
+    *("penalty_weight", "score_weight", "entropy_weight"),
+    *("learning_rate", "weight_decay", "clip_norm", "length_penalty"),
+):
     VALUES[_name] = amounts
 
 

@@ -11,6 +11,7 @@ import pytest
 from gradients import compiled, gradients, numpy, random
 from keras import ops
 
+from sat_keras.attention import Sampling
 from sat_keras.recurrence import RecurrenceWeights, attention_recurrence, lstm_update
 
 HIDDEN, FEATURES, REGIONS, ATTENTION = 3, 4, 5, 2
@@ -20,15 +21,17 @@ ARGUMENTS = (
     *("kernels", "context_kernel", "score_vector", "gate_bias"),
 )
 
-# Several captions a picture; one step of one caption; no gate.
+# Several captions a picture; one step of one caption; no gate; hard attention, of which some
+# pictures have the expected context.
 CASES = [
     pytest.param({"steps": 4, "batch": 2, "captions": 3}, id="captions"),
     pytest.param({"steps": 1, "batch": 1, "captions": 1}, id="one-step"),
     pytest.param({"steps": 3, "batch": 2, "captions": 1, "has_gate": False}, id="no-gate"),
+    pytest.param({"steps": 4, "batch": 3, "captions": 2, "expected": (0, 1, 0)}, id="hard"),
 ]
 
 
-def arguments(steps, batch, captions, has_gate=True):
+def arguments(steps, batch, captions, has_gate=True, expected=None):
     """The arguments in order, large enough that nothing is nearly linear or uniform."""
     shapes = {
         "embedded": (steps, batch, captions, 4 * HIDDEN),
@@ -49,16 +52,27 @@ def arguments(steps, batch, captions, has_gate=True):
     return list(values.values())
 
 
-def run(*values):
+def sampling_of(case):
+    """Noise `(steps, batch, captions, regions)` and expected `(batch, 1, 1)`, None for soft."""
+    if "expected" not in case:
+        return None
+    noise = random(case["steps"], case["batch"], case["captions"], REGIONS, seed=40, scale=2.0)
+    return Sampling(noise, np.reshape(case["expected"], (-1, 1, 1)).astype("float32"))
+
+
+def run(*values, sampling=None):
     values = [ops.convert_to_tensor(value) for value in values]
-    return attention_recurrence(*values[:5], RecurrenceWeights(*values[5:]))
+    sampling = sampling and Sampling(*map(ops.convert_to_tensor, sampling))
+    return attention_recurrence(*values[:5], RecurrenceWeights(*values[5:]), sampling)[:4]
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def paper(embedded, hidden, cell, annotations, keys, kernels, context_kernel, v, gate_bias):
+def paper(
+    embedded, hidden, cell, annotations, keys, kernels, context_kernel, v, gate_bias, sampling=None
+):
     """The four outputs, from the equations of section 3.1.2 one by one."""
     w_h = kernels[:, :ATTENTION]
     w_beta = kernels[:, ATTENTION]
@@ -73,6 +87,8 @@ def paper(embedded, hidden, cell, annotations, keys, kernels, context_kernel, v,
             alpha = np.exp(e) / np.exp(e).sum()
             beta = sigmoid(h @ w_beta + gate_bias[0])
             z = beta * (alpha[:, None] * annotations[n]).sum(axis=0)
+            if sampling and not sampling.expected[n, 0, 0]:
+                z = beta * annotations[n, np.argmax(np.log(alpha) + sampling.noise[t, n, k])]
             pre = embedded[t, n, k] + h @ u + z @ context_kernel
             i, f, g, o = pre.reshape(4, HIDDEN)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
@@ -82,7 +98,9 @@ def paper(embedded, hidden, cell, annotations, keys, kernels, context_kernel, v,
     return outputs
 
 
-def unrolled(embedded, hidden, cell, annotations, keys, kernels, context_kernel, v, gate_bias):
+def unrolled(
+    embedded, hidden, cell, annotations, keys, kernels, context_kernel, v, gate_bias, sampling=None
+):
     """The four outputs in plain `keras.ops`, for automatic differentiation."""
     rows = []
     for t in range(embedded.shape[0]):
@@ -92,7 +110,11 @@ def unrolled(embedded, hidden, cell, annotations, keys, kernels, context_kernel,
         beta = ops.sigmoid(
             ops.einsum("bch,ho->bco", hidden, kernels[:, ATTENTION : ATTENTION + 1]) + gate_bias
         )
-        z = beta * ops.einsum("bcr,brf->bcf", alpha, annotations)
+        look = alpha
+        if sampling:
+            drawn = ops.one_hot(ops.argmax(ops.log(alpha) + sampling.noise[t], -1), REGIONS)
+            look = ops.where(sampling.expected > 0, alpha, drawn)
+        z = beta * ops.einsum("bcr,brf->bcf", look, annotations)
         pre = (
             embedded[t]
             + ops.einsum("bch,hg->bcg", hidden, kernels[:, ATTENTION + 1 :])
@@ -115,7 +137,7 @@ def scalar(function, case):
     """`sum(upstream * outputs)` as a function of the arguments."""
 
     def loss(*values):
-        outputs = function(*values)
+        outputs = function(*values, sampling=sampling_of(case))
         return sum(
             ops.sum(x * ops.convert_to_tensor(up))
             for x, up in zip(outputs, upstream(case), strict=True)
@@ -126,8 +148,10 @@ def scalar(function, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_forward_is_the_papers(case):
-    found = run(*arguments(**case))
-    expected = paper(*(value.astype("float64") for value in arguments(**case)))
+    sampling = sampling_of(case)
+    found = run(*arguments(**case), sampling=sampling)
+    exact = [value.astype("float64") for value in arguments(**case)]
+    expected = paper(*exact, sampling=sampling)
     for name, x, y in zip(SIZES, found, expected, strict=True):
         assert x.shape == y.shape
         np.testing.assert_allclose(numpy(x), y, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -169,7 +193,7 @@ def test_gradient_is_that_of_finite_differences(case):
     exact = [value.astype("float64") for value in arguments(**case)]
 
     def loss():
-        outputs = paper(*exact)
+        outputs = paper(*exact, sampling=sampling_of(case))
         return sum((x * up).sum() for x, up in zip(outputs, upstream(case), strict=True))
 
     for name, value, gradient in zip(ARGUMENTS, exact, found, strict=True):

@@ -30,7 +30,9 @@ class Weights:
 
 
 def fake_model(value=0):
-    return types.SimpleNamespace(decoder=Weights(value), encoder=None, stop_training=False)
+    model = types.SimpleNamespace(decoder=Weights(value), encoder=None, stop_training=False)
+    model.copy_weights = lambda other: model.decoder.set_weights(other.decoder.get_weights())
+    return model
 
 
 @pytest.fixture
