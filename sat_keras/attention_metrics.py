@@ -81,6 +81,7 @@ def pointing_accuracy(
 
     Reference:
         [Zhang et al., 2016](https://arxiv.org/abs/1608.00507), the pointing game.
+        Notebook `06_attention_plots`.
     """
     hits = _pointing_hits(*_check_maps_and_boxes(attention_maps, boxes), image_size)
     return AttentionScore(*hits.mean(axis=1).tolist())
@@ -106,6 +107,9 @@ def attention_mass(
 
     Raises:
         ValueError: If there are no maps, shapes don't fit, or maps aren't weights.
+
+    Reference:
+        Notebook `06_attention_plots`.
     """
     shares = _mass_inside(*_check_maps_and_boxes(attention_maps, boxes), image_size)
     return AttentionScore(*shares.mean(axis=1).tolist())
@@ -145,6 +149,9 @@ def total_variation(attention_maps: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: If maps aren't weights.
+
+    Reference:
+        Notebook `06_attention_plots`.
     """
     weights = _check_maps(attention_maps)
     weights = weights / weights.sum(axis=(-2, -1), keepdims=True)

@@ -253,6 +253,7 @@ class Captioner(keras.Model):
 
         Reference:
             Xu et al. 2015, section 4.2.1, equation 14.
+            Notebook `03_decoder_and_loss`.
         """
         attention_weights = ops.cast(attention_weights, "float32")
         attended = ops.sum(attention_weights * ops.expand_dims(weight, -1), axis=2)

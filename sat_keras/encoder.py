@@ -64,6 +64,7 @@ class PictureResize(keras.layers.Resizing):
 
     Reference:
         Xu et al. 2015, section 4.3, and the preprocessing of their published code.
+        Notebook `01_preprocessing`.
     """
 
     def __init__(self, image_size, resize="crop", **kwargs):

@@ -66,6 +66,9 @@ def score_captions(
     >>> candidates = {"1.jpg": "a dog runs", "2.jpg": "two boys play football"}
     >>> score_captions(candidates, references)["coco"]["bleu1"]  # 3 + 4 words against 4 + 4
     86.68...
+
+    Reference:
+        Notebook `05_decoding_and_evaluation`.
     """
     _check_names("Protocols", protocols, PROTOCOLS)
     return score_pictures(candidates, references, metrics).scores(protocols)
@@ -186,6 +189,7 @@ def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
 
     Reference:
         [Li et al., 2016](https://arxiv.org/abs/1510.03055), for distinct-n.
+        Notebook `05_decoding_and_evaluation`.
     """
     captions = captions if isinstance(captions, Mapping) else list(captions)
     if not captions:

@@ -67,6 +67,7 @@ def occlusion_statistics(
     Reference:
         [Samek et al., 2017](https://arxiv.org/abs/1509.06321), for explanations of classifiers;
         [Jain & Wallace, 2019](https://arxiv.org/abs/1902.10186), on attention.
+        Notebook `06_attention_plots`.
     """
     if len(annotations) != len(captions) or not 0 < share <= 1:
         raise ValueError(

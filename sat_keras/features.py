@@ -232,6 +232,9 @@ def extract_features(
     >>> cache = extract_features(table, encoder, "features")
     >>> cache.dataset(table["image_id"].unique()).element_spec.shape
     TensorShape([196, 512])
+
+    Reference:
+        Notebook `04_training`.
     """
     paths = _paths_by_key(pictures)
     digests = _content_digests(paths)

@@ -55,6 +55,7 @@ def teacher_forcing(token_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
     ([[2, 7, 8, 0]], [[7, 8, 3, 0]], [[1.0, 1.0, 1.0, 0.0]])
 
     Reference: Xu et al., 2015, section 3.1.2 (`E y_{t-1}` in the LSTM and the deep output).
+    Notebook `01_preprocessing`.
     """
     token_ids = tf.convert_to_tensor(token_ids)
     targets = token_ids[..., 1:]
@@ -116,6 +117,7 @@ def caption_batches(
             of the possible.
 
     Reference: Xu et al., 2015, section 4.3 (minibatches of 64 captions of one length).
+    Notebook `01_preprocessing`.
     """
     _check_arguments(table, batch_size, group, max_length)
     pictures, image_ids = pd.factorize(table["image_id"])

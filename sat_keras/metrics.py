@@ -48,6 +48,7 @@ def corpus_bleu(
     Reference:
         [Papineni et al., 2002](https://aclanthology.org/P02-1040/);
         `pycocoevalcap/bleu`, option "closest".
+        Notebook `05_decoding_and_evaluation`.
     """
     sums = bleu_statistics(candidates, references, max_n).sum(axis=0)
     return bleu_of_sums(sums, brevity_penalty).tolist()
@@ -167,6 +168,7 @@ def cider(
     Reference:
         [Vedantam et al., 2015](https://arxiv.org/abs/1411.5726), equations 1 to 3 and section 7;
         `pycocoevalcap/cider`.
+        Notebook `05_decoding_and_evaluation`.
     """
     counts = [[ngrams(reference, max_n) for reference in picture] for picture in references]
     pictures_with = collections.Counter()

@@ -197,6 +197,9 @@ def load_pretrained(name_or_folder, encoder_weights=None, encoder=True, dtype="f
     >>> captioner = load_pretrained("flickr8k-soft-vgg16")
     >>> captioner.caption([sat_keras.load_image("photo.jpg")])[0].text
     'two dogs run through the grass'
+
+    Reference:
+        Notebook `07_flickr8k`.
     """
     folder = pretrained_folder(name_or_folder)
     description = read_description(folder)

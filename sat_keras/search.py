@@ -94,6 +94,9 @@ def greedy_search(
     >>> result = greedy_search(step, {}, start_id=1, end_id=2, max_length=4, batch_size=1)
     >>> ops.convert_to_numpy(result.token_ids).tolist()
     [[[3, 3, 3, 2]]]
+
+    Reference:
+        Notebook `05_decoding_and_evaluation`.
     """
     first = _first_step(step, states, start_id, batch_size, width=1)
     permit = _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids)
@@ -147,6 +150,9 @@ def sample_search(
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Reference:
+        Notebook `05_decoding_and_evaluation`.
     """
     if not temperature > 0:
         raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
@@ -225,6 +231,7 @@ def beam_search(
     Reference:
         [Wu et al., 2016](https://arxiv.org/abs/1609.08144), section 7, on length normalisation;
         the plain power replaces its `lp(y)`.
+        Notebook `05_decoding_and_evaluation`.
     """
     if beam_size < 1:
         raise ValueError(f"`beam_size` must be at least 1. Received: beam_size={beam_size}")

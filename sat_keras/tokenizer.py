@@ -87,6 +87,9 @@ def normalize(captions: Any) -> Any:
     Example:
     >>> normalize("A man's T-shirt, isn't red.")
     "a man 's t-shirt is n't red"
+
+    Reference:
+        Notebook `01_preprocessing`.
     """
     tf, tf_text = _import_tensorflow_text()
     if not isinstance(captions, (tf.Tensor, tf.RaggedTensor)):
@@ -128,6 +131,7 @@ class Tokenizer:
 
     Reference: Xu et al., 2015, section 3.1.1 (a caption as a sequence of K-way words) and
     section 4.3 (vocabulary of K = 10,000).
+    Notebook `01_preprocessing`.
     """
 
     vocabulary: Sequence[str]

@@ -65,6 +65,9 @@ def compile_captioner(captioner, steps_per_epoch):
     Args:
         captioner: A `Captioner`.
         steps_per_epoch: Integer, minibatches an epoch.
+
+    Reference:
+        Notebook `04_training`.
     """
     captioner.compile(
         optimizer=fuse_updates(make_optimizer(captioner.config, steps_per_epoch)),
@@ -83,6 +86,9 @@ class DevScores(keras.callbacks.Callback):
         references: Dictionary of each picture's references: image id to list of captions, in the
             same order.
         **search: Arguments of `CaptionSearch`.
+
+    Reference:
+        Notebook `04_training`.
     """
 
     def __init__(self, images, references, **search):
@@ -324,6 +330,9 @@ def train_captioner(
     >>> table = sat_keras.load_dataset("scenes")
     >>> encoder = make_encoder(Config.scenes(), weights=None)
     >>> log = train_captioner(Config.scenes(), table, encoder, "outputs/scenes")
+
+    Reference:
+        Notebook `04_training`.
     """
     out = Path(out)
     splits = {name: table[table["split"] == name] for name in ("train", "dev")}

@@ -99,6 +99,7 @@ def plot_attention(
     Reference:
         Xu et al. 2015, figures 2, 3 and 5 and section 5.4; `alpha_t` equation 6, `beta_t`
         section 4.2.1.
+        Notebook `06_attention_plots`.
     """
     picture = enlarged(as_picture(image))
     attention = as_maps(attention, words)
@@ -141,6 +142,7 @@ def upsample_attention(weights, height: int, width: int) -> np.ndarray:
 
     Reference:
         Xu et al. 2015, section 5.4, which upsamples by 16 with a Gaussian filter.
+        Notebook `06_attention_plots`.
     """
     weights = np.asarray(weights, dtype="float32")
     rows = _gaussian_rows(height, weights.shape[0])
@@ -205,6 +207,7 @@ def plot_annotation_grid(image, grid_shape: tuple[int, int]) -> Figure:
 
     Reference:
         Xu et al. 2015, section 3.1.1, `a = {a_1, ..., a_L}`.
+        Notebook `02_encoder_and_attention`.
     """
     picture = as_picture(image)
     if len(grid_shape) != 2 or min(grid_shape) < 1:
@@ -314,6 +317,9 @@ def plot_history(history) -> Figure:
     Example:
 
     >>> figure = plot_history("outputs/demo/log.csv")
+
+    Reference:
+        Notebook `04_training`.
     """
     table = _as_history(history)
     columns = _columns_by_quantity(table)
@@ -338,7 +344,12 @@ def plot_history(history) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path, description: str | None = None) -> Path:
+def save_figure(
+    figure: Figure,
+    path,
+    description: str | None = None,
+    resolutions: Sequence[int] = _RESOLUTIONS,
+) -> Path:
     """Writes a figure as a small PNG and closes it.
 
     A figure of photos in all its colours takes half a megabyte, and a third of that in the 256
@@ -350,6 +361,7 @@ def save_figure(figure: Figure, path, description: str | None = None) -> Path:
         path: Where to write; folders that are missing are made.
         description: Optional alternative text for those who cannot see the figure, kept in the
             PNG as its `Description`.
+        resolutions: Dots per inch, from the first one on until the PNG is small enough.
 
     Returns:
         The path as a `pathlib.Path`.
@@ -364,7 +376,7 @@ def save_figure(figure: Figure, path, description: str | None = None) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"`path` must end in .png. Received: path={str(path)!r}")
-    png = figure_png(figure, description)
+    png = figure_png(figure, description, resolutions)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png)
     return path

@@ -34,7 +34,7 @@ _TEMPLATE = Path(__file__).with_name("widget.html")
 # A map's pixels for each region along a side: the browser enlarges the rest of the way.
 _PIXELS_PER_REGION = 6
 # Of the figure that stands in for the widget, in dots per inch: small, since it is seldom seen.
-_STILL_RESOLUTION = 60
+_STILL_RESOLUTION = 50
 
 
 def attention_html(image, words: Sequence[str], attention, gate=None) -> str:

@@ -88,6 +88,9 @@ def load_dataset(
     captions = load_dataset("scenes")
     objects = load_objects(captions)
     ```
+
+    Reference:
+        Notebook `01_preprocessing`.
     """
     if name not in DATASETS:
         raise ValueError(f"Expected name to be one of {', '.join(DATASETS)}. Received: {name!r}")
