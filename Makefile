@@ -22,7 +22,7 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo notebooks lab lint clean
+.PHONY: help venv test demo notebooks bench lab lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -48,6 +48,11 @@ notebooks: $(VENV)/.test-installed  ## run the notebooks anew and store their ou
 	"$(BIN)/python" -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	"$(BIN)/nbstripout" --keep-output --keep-count \
 		--extra-keys metadata.language_info notebooks/*.ipynb
+
+bench: $(VENV)/.installed  ## measure speed against PyTorch and the machine; wants idle cores
+	@echo "Installing PyTorch and JAX ..."
+	@"$(BIN)/python" -m pip install -qq --editable ".[bench]"
+	"$(BIN)/python" -m benchmarks
 
 lab: $(VENV)/.test-installed  ## open the notebooks in JupyterLab
 	env -u MPLBACKEND "$(BIN)/python" -m jupyterlab notebooks

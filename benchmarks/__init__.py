@@ -1,0 +1,1 @@
+"""How fast sat_keras is, measured side by side with what it is compared with."""

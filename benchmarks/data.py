@@ -1,0 +1,41 @@
+"""Flickr8k's dev pictures: their captions and their VGG16 features."""
+
+import functools
+
+from benchmarks.measure import REPOSITORY
+from sat_keras import load_dataset
+from sat_keras.cli import main as sat_keras
+from sat_keras.features import FeatureCache
+
+FEATURES = REPOSITORY / "outputs" / "features" / "flickr8k"
+WEIGHTS = REPOSITORY / "data" / "vgg16_imagenet_notop_fp16.weights.h5"
+PRETRAINED = "flickr8k-soft-vgg16"
+
+
+def encoder_weights():
+    """The options of `sat-keras` that name the CNN's weights: a file, or Keras's download."""
+    return ["--encoder-weights", str(WEIGHTS)] if WEIGHTS.is_file() else []
+
+
+@functools.cache
+def dev_captions():
+    """Table of the dev captions.
+
+    Raises:
+        FileNotFoundError: If Flickr8k is not in `data/`.
+    """
+    table = load_dataset("flickr8k", data_dir=REPOSITORY / "data")
+    return table[table["split"] == "dev"]
+
+
+def dev_features():
+    """Open the dev pictures' features, and compute them first if need be."""
+    image_ids = list(dev_captions()["image_id"].unique())
+    if FEATURES.is_dir():
+        cache = FeatureCache(FEATURES)
+        if all(image_id in cache for image_id in image_ids):
+            return cache
+    options = ["--dataset", "flickr8k", "--split", "dev", "--features", str(FEATURES)]
+    if sat_keras(["features", *options, *encoder_weights()]):
+        raise FileNotFoundError(f"Could not compute features into {FEATURES}; see above.")
+    return FeatureCache(FEATURES)

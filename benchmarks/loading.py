@@ -1,0 +1,59 @@
+"""What the input pipeline costs: steps on minibatches from disk against the same from memory."""
+
+import argparse
+import itertools
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+
+from benchmarks.data import dev_captions, dev_features
+from benchmarks.measure import spread
+from sat_keras.captioner import Captioner
+from sat_keras.config import Config
+from sat_keras.loaders import caption_batches
+from sat_keras.tokenizer import Tokenizer
+from sat_keras.training import compile_captioner
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=15, help="minibatches a round")
+    options = parser.parse_args(arguments)
+    config = Config.flickr8k().replace(min_count=1)
+    table = dev_captions()
+    tokenizer = Tokenizer.from_captions(table["caption"], config.vocabulary_size)
+    captioner = Captioner(config, tokenizer, dtype=config.precision)
+    compile_captioner(captioner, 1000)
+    batches = caption_batches(table, tokenizer, dev_features(), batch_size=config.batch_size)
+    batches = itertools.chain.from_iterable(itertools.repeat(batches))
+
+    def train(batch):
+        x, y, weight = batch
+        captioner.train_on_batch(x, y, sample_weight=weight)
+        return batch
+
+    from_disk, from_memory = [], []
+    for turn in range(options.rounds + 1):
+        start = time.perf_counter()
+        kept = [train(batch) for batch in itertools.islice(batches, options.steps)]
+        middle = time.perf_counter()
+        for batch in kept:
+            train(batch)
+        if turn:  # the first one compiles
+            from_disk.append(middle - start)
+            from_memory.append(time.perf_counter() - middle)
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {
+        "loader_share": spread(np.divide(from_disk, from_memory) - 1),
+        "loader_step_seconds": spread(np.divide(from_disk, options.steps)),
+        "loader_peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The table of `README.md`, made of `results.json`."""
+
+from benchmarks.measure import FOLDER
+
+README = FOLDER / "README.md"
+BEGIN, END = "<!-- table: python -m benchmarks -->", "<!-- end of table -->"
+
+# What, against what, the bar, the key, and how its numbers are written.
+TIMES, SHARE, SECONDS, RATE = "{:.1f}x", "{:.0%}", "{:.2f} s", "{:.0f}/s"
+ROWS = (
+    (
+        "training step, float32, five captions of a picture share it",
+        "PyTorch tutorial's captions/s",
+        (">= 5x", "training_vs_pytorch", TIMES),
+    ),
+    (
+        "the same, every caption with its own picture",
+        "the same",
+        ("", "training_vs_pytorch_without_sharing", TIMES),
+    ),
+    (
+        "the same as the first, bfloat16",
+        "the same, float32",
+        ("", "training_vs_pytorch_bfloat16", TIMES),
+    ),
+    (
+        "training step, float32, shared pictures",
+        "roofline",
+        (">= 65%", "training_vs_roofline", SHARE),
+    ),
+    (
+        "the same, every caption with its own picture",
+        "roofline",
+        ("", "training_vs_roofline_without_sharing", SHARE),
+    ),
+    (
+        "training step, bfloat16, shared pictures",
+        "float32",
+        (">= 1.8x", "training_low_precision_speedup", TIMES),
+    ),
+    (
+        "the same, every caption with its own picture",
+        "float32",
+        ("", "training_low_precision_speedup_without_sharing", TIMES),
+    ),
+    (
+        "training on Flickr8k features, flickr8k preset",
+        "the same minibatches from memory",
+        ("< +3%", "loader_share", "{:+.1%}"),
+    ),
+    ("its peak memory", "-", ("<= 2.5 GB", "loader_peak_gb", "{:.1f} GB")),
+    (
+        "beam search, width 5, 1,000 pictures",
+        "PyTorch, picture by picture",
+        (">= 25x", "beam_vs_loop", TIMES),
+    ),
+    ("same captions as that", "-", ("100%", "beam_same_captions", SHARE)),
+    (
+        "feature extraction, VGG16, float32",
+        "roofline",
+        (">= 85%", "features_vs_roofline", SHARE),
+    ),
+    (
+        "feature extraction, VGG16, bfloat16",
+        "float32",
+        ("> 1x", "features_low_precision_speedup", TIMES),
+    ),
+    ("pixels to caption, model loaded", "-", ("<= 0.4 s", "caption_seconds", SECONDS)),
+    ("`sat-keras caption` from a cold start", "-", ("<= 8 s", "cold_start_seconds", SECONDS)),
+    (
+        "training step on JAX, shared pictures",
+        "-",
+        ("", "captions_per_second_jax", RATE),
+    ),
+    (
+        "training step on PyTorch (Keras), shared pictures",
+        "-",
+        ("", "captions_per_second_torch", RATE),
+    ),
+)
+
+
+def table(results):
+    """Return the lines of the table, with what was measured on and how."""
+    lines = [
+        "| what | against | to reach | measured | spread |",
+        "|---|---|---|---|---|",
+    ]
+    for what, against, (bar, key, form) in ROWS:
+        if key not in results:
+            continue
+        value, between = results[key], ""
+        if isinstance(value, dict):
+            between = f"{form.format(value['low'])} to {form.format(value['high'])}"
+            value = value["median"]
+        lines.append(f"| {what} | {against} | {bar} | {form.format(value)} | {between} |")
+    minutes = sum(results.get("minutes", {}).values())
+    machine = f"Measured on {results['machine']} by `{results['command']}`, {minutes:.0f} minutes."
+    return [*lines, "", machine]
+
+
+def update_readme(results):
+    """Write the table into `README.md`."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    parts = [before + BEGIN, *table(results), END + after]
+    README.write_text("\n".join(parts), encoding="utf-8")
