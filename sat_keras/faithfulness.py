@@ -43,7 +43,8 @@ def occlusion_statistics(
     - `least`: the `k` with the smallest weights; ties are broken by chance.
 
     Attention that tells what a word rests on drops far for `attended` and little for the others.
-    A word that follows from the words before it ("of") drops little for any.
+    A word that follows from the words before it ("of") drops little for any. Hard attention reads
+    the context that its config names, as in any call of the captioner.
 
     Args:
         captioner: `Captioner`, or any function from a dictionary of `annotations`, shape

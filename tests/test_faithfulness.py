@@ -1,13 +1,12 @@
 """Occlusion on a decoder whose answer is known, and against one forward pass a word."""
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from sat_keras.captioner import Caption, Captioner
 from sat_keras.config import Config
-from sat_keras.faithfulness import occlusion_statistics
+from sat_keras.faithfulness import CHOICES, occlusion_statistics
 from sat_keras.tokenizer import START_ID, Tokenizer
 
 TOKENIZER = Tokenizer.from_captions(["a dog runs", "a red cat sits"])
@@ -75,18 +74,19 @@ def test_random_regions_hide_the_one_that_counts_by_their_share():
         OneRegion(4), ANNOTATIONS[:1], looking_at(1, texts), share=2 / REGIONS
     )
     always = occlusion_statistics(OneRegion(4), ANNOTATIONS[:1], looking_at(4, texts), share=1)
+    attended, random, least = (found[f"occlusion_{name}"][0, 0] for name in CHOICES)
+    assert found["faithfulness"][0, 0] == pytest.approx(attended - random, rel=1e-4)
+    assert random != pytest.approx(least, rel=1e-2)
     ratio = found["occlusion_random"][0, 0] / always["occlusion_attended"][0, 0]
     assert ratio == pytest.approx(2 / REGIONS, abs=0.07)
 
 
-@pytest.fixture
-def captioner():
-    keras.utils.set_random_seed(0)
-    config = Config.tiny().replace(grid_shape=(2, 3), feature_dim=WORDS)
-    return Captioner(config, TOKENIZER)
-
-
-def test_batches_are_one_forward_pass_a_word(captioner):
+@pytest.mark.parametrize(
+    "changes", [{}, {"attention": "hard"}, {"attention": "hard", "context": "argmax"}]
+)
+def test_batches_are_one_forward_pass_a_word(changes):
+    config = Config.tiny().replace(grid_shape=(2, 3), feature_dim=WORDS, **changes)
+    captioner = Captioner(config, TOKENIZER)
     ids = {word: i for i, word in enumerate(TOKENIZER.get_vocabulary())}
     captions = looking_at(2)
     found = occlusion_statistics(captioner, ANNOTATIONS, captions, share=1 / REGIONS)
