@@ -23,7 +23,7 @@ REFERENCES = {
     "c": ["A red car.", "The car is red."],
     'd"<i>': ["A man sits.", "The man is sitting."],
 }
-TEXTS = {"a": "a dog runs", "b": "two boys play", "c": "", 'd"<i>': "a cat"}
+TEXTS = {"c": "", 'd"<i>': "a <u>cat", "a": "a dog runs", "b": "two boys play"}
 VOID = {"meta", "img", "input", "br", "path", "rect"}
 
 
@@ -127,10 +127,12 @@ def test_nothing_is_loaded_from_elsewhere(make):
 
 
 def test_text_is_no_markup(make):
-    """Two captions of this file's four bring their own elements, if they are let."""
-    plain = {image_id: ["a dog"] for image_id in REFERENCES}
+    """A caption, a reference and an image id bring elements of their own, if they are let."""
     _, page = make()
-    _, tame = make(references=plain)
+    _, tame = make(
+        dict(zip("abcd", TEXTS.values(), strict=True)), {key: ["a dog"] for key in "abcd"}
+    )
+    assert not page.having("u")
     for tag in ("script", "b", "i"):
         assert len(page.having(tag)) == len(tame.having(tag))
     assert "<set> dev: captions and attention" in page.texts
@@ -177,13 +179,16 @@ def test_scores_stand_with_their_intervals_and_what_is_missing_is_left_out(make)
     assert f"{low:.1f} to {high:.1f}" in page.texts
     assert {"1.234", "1.100 to 1.300", "1.792", "56.8", "1,234", "80.3"} <= set(page.texts)
     assert "What is true of the scenes" in shown
+    assert "entropy uniform" not in shown  # it stands beside the entropy
     results = make_results(TEXTS, REFERENCES)
     for name in ("attention_scores", "intervals", "caption_statistics"):
         results.pop(name)
     assert "1.234" not in report._score_tables(results)
 
 
-@pytest.mark.parametrize("texts", [{"a": "a dog"}, {"a": ""}, {"a": "", "c": ""}])
+@pytest.mark.parametrize(
+    "texts", [{"a": "a dog"}, {"a": ""}, {"a": "", "c": ""}, {"a": "", "c": "a car"}]
+)
 def test_few_and_empty_captions(make, texts):
     _, page = make(texts, {image_id: REFERENCES[image_id] for image_id in texts})
     assert len(json.loads(page.data)["rows"]) == len(texts)
