@@ -24,8 +24,6 @@ SERIES = (
     "06_attention_plots",
     "07_flickr8k",
 )
-# What docstrings may name already, before it is written.
-PLANNED = {"08_hard_attention"}
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 LARGEST_NOTEBOOK = 500_000  # bytes
@@ -133,8 +131,7 @@ def test_docstrings_name_notebooks_that_are_there():
         path.read_text(encoding="utf-8") for path in (REPOSITORY / "sat_keras").rglob("*.py")
     ]
     named = set(re.findall(r"`(\d\d_[a-z0-9_]+)`", "".join(sources)))
-    there = {path.stem for path in NOTEBOOKS}
-    assert there <= named <= there | PLANNED
+    assert named == {path.stem for path in NOTEBOOKS}
 
 
 def test_the_readme_lists_them_all():
