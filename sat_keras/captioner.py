@@ -124,6 +124,7 @@ class Captioner(keras.Model):
             use_output_tanh=config.use_output_tanh,
             tie_embeddings=config.tie_embeddings,
             normalize_annotations=config.normalize_annotations,
+            use_word_query=config.use_word_query,
             hard_attention=self._hard_attention(),
             dtype=self.dtype_policy,
             name="decoder",

@@ -34,6 +34,7 @@ class Config:
         use_output_tanh: Whether the deep output has a tanh.
         tie_embeddings: Whether the embedding matrix is also the output's.
         normalize_annotations: Whether every annotation vector is brought to mean 0 and variance 1.
+        use_word_query: Whether attention and gate know the word before, beside the hidden state.
         attention: `"soft"`, or `"hard"`: looks at one drawn region, and learns by REINFORCE.
         attention_samples: Sequences of regions drawn for a caption, N.
         expected_probability: How often the expected context replaces the drawn region's.
@@ -104,6 +105,7 @@ class Config:
     use_output_tanh: bool = True
     tie_embeddings: bool = False
     normalize_annotations: bool = False
+    use_word_query: bool = False
     attention: str = "soft"
     attention_samples: int = 1
     expected_probability: float = 0.5
@@ -346,7 +348,7 @@ RULES = (
         (
             *("encoder_trainable", "mirror"),
             *("use_gate", "use_deep_output", "use_output_tanh"),
-            *("tie_embeddings", "normalize_annotations"),
+            *("tie_embeddings", "normalize_annotations", "use_word_query"),
         ),
     ),
     ("a name", lambda value: isinstance(value, str), ("encoder", "precision")),

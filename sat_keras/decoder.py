@@ -51,6 +51,10 @@ class AttentionDecoder(keras.Layer):
         normalize_annotations: Boolean, `True` brings every annotation vector to mean 0 and
             variance 1 first. VGG's have norms from 30 to 400, which drive tanh and gates into
             saturation.
+        use_word_query: Boolean, `True` lets attention and gate know the previous word as well:
+            `attention([h; E y], a)` and `sigmoid(w_beta . [h; E y] + b)`. The paper's `h` was
+            computed before that word was chosen: after "a red" it does not know which of two
+            things is meant.
         hard_attention: Dictionary of the options of `HardAttention`, `None` for soft attention.
         **kwargs: Arguments of `keras.Layer`.
 
@@ -98,6 +102,7 @@ class AttentionDecoder(keras.Layer):
         use_output_tanh=True,
         tie_embeddings=False,
         normalize_annotations=False,
+        use_word_query=False,
         hard_attention=None,
         **kwargs,
     ):
@@ -115,6 +120,7 @@ class AttentionDecoder(keras.Layer):
         self.use_output_tanh = use_output_tanh
         self.tie_embeddings = tie_embeddings
         self.normalize_annotations = normalize_annotations
+        self.use_word_query = use_word_query
         self.hard_attention = hard_attention
         if tie_embeddings and not use_deep_output:
             raise ValueError(
@@ -144,6 +150,12 @@ class AttentionDecoder(keras.Layer):
             attention_dim, **(hard_attention or {}), name="attention", dtype=self.dtype_policy
         )
         self.gate = dense(1, "gate", activation="sigmoid") if use_gate else None
+        # The words' parts of the query and of the gate.
+        self.word_query = (
+            dense(attention_dim + use_gate, "word_query", use_bias=False)
+            if use_word_query
+            else None
+        )
         self.initial_shared = (
             dense(initial_dim, "initial_shared", activation="relu") if initial_dim else None
         )
@@ -187,6 +199,8 @@ class AttentionDecoder(keras.Layer):
         self.lstm_context.build(context)
         if self.gate:
             self.gate.build(hidden)
+        if self.word_query:
+            self.word_query.build(embedding)
         if self.use_deep_output:
             self.output_hidden.build(hidden)
             self.output_context.build(context)
@@ -247,6 +261,14 @@ class AttentionDecoder(keras.Layer):
             gate_bias=ops.cast(gate_bias, "float32"),
         )
 
+    def _read_words(self, embedded):
+        """Compute what the embedded words put into the recurrence, for any number of steps."""
+        read = self.lstm_embedding(embedded)
+        if self.word_query:
+            no_gate = [] if self.gate else [ops.zeros_like(embedded[..., :1])]
+            read = ops.concatenate([self.word_query(embedded), *no_gate, read], axis=-1)
+        return read
+
     def predict_words(self, embedded, hidden, context, training=False):
         """Compute the deep output, step 4 of the class's equations, for any number of steps.
 
@@ -297,7 +319,7 @@ class AttentionDecoder(keras.Layer):
         """
         embedded = self.embedding(token_ids)
         new = attention_step(
-            ops.cast(self.lstm_embedding(embedded), "float32"),
+            ops.cast(self._read_words(embedded), "float32"),
             states["hidden"],
             states["cell"],
             annotations,
@@ -319,7 +341,7 @@ class AttentionDecoder(keras.Layer):
         shape = (steps, batch_size, rows, annotations.shape[1])
         sampling = self.attention.draw(shape, training)
         found = attention_recurrence(
-            ops.transpose(self.lstm_embedding(embedded), (2, 0, 1, 3)),
+            ops.transpose(self._read_words(embedded), (2, 0, 1, 3)),
             hidden,
             cell,
             annotations,
@@ -358,6 +380,7 @@ class AttentionDecoder(keras.Layer):
             "use_output_tanh": self.use_output_tanh,
             "tie_embeddings": self.tie_embeddings,
             "normalize_annotations": self.normalize_annotations,
+            "use_word_query": self.use_word_query,
             "hard_attention": self.hard_attention,
         }
 

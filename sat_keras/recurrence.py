@@ -55,6 +55,9 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights, sam
     3. `i, f, g, o = x + U h + W_z z`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`,
        `h = sigmoid(o) tanh(c)`
 
+    Where the word has parts for the query and the gate too, `W_h h` and `w_beta . h` above are the
+    sums with them.
+
     With `sampling`, hard attention: a drawn region's annotation vector takes the place of `z_hat`.
     No gradient flows from there to `alpha`, only through the expected contexts and through whatever
     is done with the attention weights that are returned.
@@ -63,7 +66,8 @@ def attention_recurrence(embedded, hidden, cell, annotations, keys, weights, sam
 
     Args:
         embedded: Tensor `x` of shape `(steps, batch_size, captions, 4 * hidden_dim)`, the previous
-            words after the LSTM's block for them, its bias included.
+            words after the LSTM's block for them, its bias included. If it is as wide as
+            `weights.kernels`, the words' parts of query and gate come first.
         hidden, cell: Tensors of shape `(batch_size, captions, hidden_dim)`, the initial states.
         annotations: Tensor `a` of shape `(batch_size, num_regions, feature_dim)`.
         keys: Tensor `k` of shape `(batch_size, num_regions, attention_dim)`.
@@ -130,8 +134,8 @@ def attention_step(embedded, hidden, cell, annotations, factors, weights, sampli
     """Do one step of `attention_recurrence`.
 
     Args:
-        embedded: Tensor of shape `(batch_size, captions, 4 * hidden_dim)`.
-        hidden, cell, annotations, weights: As in `attention_recurrence`.
+        embedded: One step of `embedded` in `attention_recurrence`.
+        hidden, cell, annotations, weights: As there.
         factors: Tensor `attention_factors(keys)`.
         sampling: `Sampling` with the noise of this step, or `None`.
 
@@ -143,14 +147,16 @@ def attention_step(embedded, hidden, cell, annotations, factors, weights, sampli
     """
     dtype = weights.kernels.dtype
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
-    attention_weights = _attend(products, factors, weights.score_vector)
+    attention_dim = factors.shape[-1]
+    glance = _add_words(products[..., : attention_dim + 1], embedded, products.shape[-1])
+    attention_weights = _attend(glance, factors, weights.score_vector)
     selection, located = attention_weights, {}
     if sampling is not None:
         selection, locations = select_regions(attention_weights, *sampling)
         located = {"locations": ops.cast(ops.expand_dims(locations, -1), "float32")}
     looked = ops.matmul(ops.cast(selection, dtype), annotations)
     looked = ops.cast(looked, "float32")
-    gate, context = _open_gate(products[..., factors.shape[-1]], looked, weights.gate_bias)
+    gate, context = _open_gate(glance[..., attention_dim], looked, weights.gate_bias)
     update = ops.matmul(ops.cast(context, dtype), weights.context_kernel)
     hidden, cell, activations = _update_lstm(embedded, products, update, cell)
     return {
@@ -178,10 +184,17 @@ def _sigmoids(queries, factors):
     return 1 / (1 + ops.expand_dims(queries, -2) * ops.expand_dims(factors, 1))
 
 
+def _add_words(products, embedded, width):
+    """Add the words' parts of query and gate, in `embedded` if it has this width."""
+    if embedded.shape[-1] < width:
+        return products
+    return ops.cast(products, "float32") + embedded[..., : products.shape[-1]]
+
+
 @fused
-def _attend(products, factors, score_vector):
-    """Compute the attention weights from all that the hidden state was multiplied by."""
-    query = attention_factors(products[..., : factors.shape[-1]])
+def _attend(glance, factors, score_vector):
+    """Compute the attention weights from the query, which the gate's product follows."""
+    query = attention_factors(glance[..., : factors.shape[-1]])
     score_vector = -2 * ops.cast(score_vector[:, 0], "float32")
     return ops.softmax(ops.matmul(_sigmoids(query, factors), score_vector), axis=-1)
 
@@ -196,7 +209,8 @@ def _open_gate(product, looked, bias):
 @fused
 def _update_lstm(embedded, products, update, cell):
     """Add up what reaches the LSTM's gates and update it."""
-    products = products[..., -embedded.shape[-1] :]
+    width = update.shape[-1]
+    embedded, products = embedded[..., -width:], products[..., -width:]
     units = embedded + ops.cast(products, "float32") + ops.cast(update, "float32")
     return lstm_update(units, cell)
 
@@ -221,13 +235,15 @@ def _recurrence(embedded, hidden, cell, annotations, keys, *rest):
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
-        found = _backward(upstream, outputs, hidden, cell, annotations, keys, weights, sampling)
+        found = _backward(
+            upstream, outputs, embedded, hidden, cell, annotations, keys, weights, sampling
+        )
         return *found, *map(ops.zeros_like, sampling or ())  # the noise has no gradient
 
     return outputs, gradient
 
 
-def _backward(upstream, outputs, hidden, cell, annotations, keys, weights, sampling):
+def _backward(upstream, outputs, embedded, hidden, cell, annotations, keys, weights, sampling):
     """Compute the gradient of `_recurrence` for each of its arguments, last step first."""
     dtype = weights.kernels.dtype
     attention_dim = keys.shape[-1]
@@ -238,7 +254,7 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights, sampl
     previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
     previous_cell = ops.concatenate([cell[None], saved["cell"][:-1]])
     queries = ops.matmul(previous_hidden, weights.kernels[:, :attention_dim])
-    queries = attention_factors(queries)
+    queries = attention_factors(_add_words(queries, embedded, weights.kernels.shape[-1]))
     kernels_t = ops.transpose(weights.kernels)
     context_kernel_t = ops.transpose(weights.context_kernel)
     annotations_t = ops.transpose(annotations, (0, 2, 1))
@@ -273,7 +289,7 @@ def _backward(upstream, outputs, hidden, cell, annotations, keys, weights, sampl
     d = _unpack(_scan(step, start, ops.shape(upstream)[0], widths, reverse=True), widths)
     d_keys, d_score_vector = _key_gradients(queries, factors, d["scores"])
     return (
-        d["products"][..., attention_dim + 1 :],
+        d["products"][..., -embedded.shape[-1] :],
         d["hidden"][0],
         d["cell"][0],
         _sum_over_steps(_selection(saved, sampling), d["looked"], dtype),

@@ -20,6 +20,8 @@ ABLATIONS = [
     pytest.param({"tie_embeddings": True}, id="tied"),
     pytest.param({"initial_dim": 4}, id="initial-layer"),
     pytest.param({"normalize_annotations": True}, id="normalized"),
+    pytest.param({"use_word_query": True}, id="word-query"),
+    pytest.param({"use_word_query": True, "use_gate": False}, id="word-query-no-gate"),
     pytest.param(
         {"use_gate": False, "use_output_tanh": False, "tie_embeddings": True, "initial_dim": 4},
         id="many",
@@ -78,13 +80,17 @@ def paper(decoder, token_ids, annotations):
             for kernel, bias in map(weights_of, (decoder.initial_hidden, decoder.initial_cell))
         )
         for t, word in enumerate(token_ids[n, k]):
-            e = np.tanh(a @ w_a + b_a + h @ w_h) @ v[:, 0]
+            x = embedding[word]
+            of_word = np.zeros(SIZES["attention_dim"] + 1)
+            if decoder.use_word_query:
+                (kernel,) = weights_of(decoder.word_query)
+                of_word[: kernel.shape[1]] = x @ kernel
+            e = np.tanh(a @ w_a + b_a + h @ w_h + of_word[:-1]) @ v[:, 0]
             alpha = np.exp(e) / np.exp(e).sum()
             if decoder.use_gate:
                 kernel, bias = weights_of(decoder.gate)
-                betas[n, k, t] = sigmoid(h @ kernel + bias)[0]
+                betas[n, k, t] = sigmoid(h @ kernel + bias + of_word[-1])[0]
             z = betas[n, k, t] * (alpha @ a)
-            x = embedding[word]
             i, f, g, o = np.split(x @ t_embedding + t_bias + h @ t_hidden + z @ t_context, 4)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             h = sigmoid(o) * np.tanh(c)
@@ -158,7 +164,9 @@ def number_of_weights(k, m, n, attention, features, options):
     mean = initial or features
     total = k * m  # E
     total += features * attention + attention + n * attention + attention  # W_a, b, W_h, v
-    total += (n + 1) if options.get("use_gate", True) else 0
+    gate = options.get("use_gate", True)
+    total += (n + 1) if gate else 0
+    total += m * (attention + gate) if options.get("use_word_query") else 0
     total += (features * initial + initial) if initial else 0
     total += 2 * (mean * n + n)
     total += (m + n + features) * 4 * n + 4 * n  # T and its bias
@@ -249,6 +257,18 @@ def test_what_comes_later_changes_nothing_before():
 # Dropout
 
 
+@pytest.mark.parametrize("use_word_query", [False, True])
+def test_attention_knows_the_word_before_only_where_it_is_told(use_word_query):
+    decoder = make({"use_word_query": use_word_query})
+    token_ids, annotations = inputs()
+    other = token_ids.copy()
+    other[:, :, -1] = (token_ids[:, :, -1] + 1) % VOCABULARY
+    first, second = (as_numpy(decoder(ids, annotations)) for ids in (token_ids, other))
+    for name in ("attention_weights", "gate"):
+        changed = np.abs(first[name] - second[name])[:, :, -1].max()
+        assert changed > 0.01 if use_word_query else changed == 0
+
+
 def outputs_in_training(**rates):
     decoder = make(**rates)
     expected = as_numpy(decoder(*inputs()))
@@ -336,6 +356,7 @@ def test_config_round_trip():
     options = {
         **{"dropout": 0.1, "embedding_dropout": 0.2, "annotation_dropout": 0.3, "initial_dim": 4},
         **{"use_gate": False, "use_output_tanh": False, "tie_embeddings": True},
+        "use_word_query": True,
     }
     decoder = make(options)
     copy = keras.layers.deserialize(keras.layers.serialize(decoder))

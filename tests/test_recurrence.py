@@ -22,19 +22,20 @@ ARGUMENTS = (
 )
 
 # Several captions a picture; one step of one caption; no gate; hard attention, of which some
-# pictures have the expected context.
+# pictures have the expected context; words that attention and gate know as well.
 CASES = [
     pytest.param({"steps": 4, "batch": 2, "captions": 3}, id="captions"),
     pytest.param({"steps": 1, "batch": 1, "captions": 1}, id="one-step"),
     pytest.param({"steps": 3, "batch": 2, "captions": 1, "has_gate": False}, id="no-gate"),
     pytest.param({"steps": 4, "batch": 3, "captions": 2, "expected": (0, 1, 0)}, id="hard"),
+    pytest.param({"steps": 4, "batch": 2, "captions": 2, "knows_word": True}, id="word-query"),
 ]
 
 
-def arguments(steps, batch, captions, has_gate=True, expected=None):
+def arguments(steps, batch, captions, has_gate=True, expected=None, knows_word=False):
     """The arguments in order, large enough that nothing is nearly linear or uniform."""
     shapes = {
-        "embedded": (steps, batch, captions, 4 * HIDDEN),
+        "embedded": (steps, batch, captions, 4 * HIDDEN + knows_word * (ATTENTION + 1)),
         "hidden": (batch, captions, HIDDEN),
         "cell": (batch, captions, HIDDEN),
         "annotations": (batch, REGIONS, FEATURES),
@@ -83,13 +84,17 @@ def paper(
     for n, k in np.ndindex(batch, captions):
         h, c = hidden[n, k], cell[n, k]
         for t in range(steps):
-            e = np.array([np.tanh(key + h @ w_h) @ v[:, 0] for key in keys[n]])
+            x = embedded[t, n, k]
+            of_query, of_gate = 0, 0
+            if len(x) > 4 * HIDDEN:
+                of_query, of_gate, x = np.split(x, [ATTENTION, ATTENTION + 1])
+            e = np.array([np.tanh(key + h @ w_h + of_query) @ v[:, 0] for key in keys[n]])
             alpha = np.exp(e) / np.exp(e).sum()
-            beta = sigmoid(h @ w_beta + gate_bias[0])
+            beta = sigmoid(h @ w_beta + of_gate + gate_bias[0])
             z = beta * (alpha[:, None] * annotations[n]).sum(axis=0)
             if sampling and not sampling.expected[n, 0, 0]:
                 z = beta * annotations[n, np.argmax(np.log(alpha) + sampling.noise[t, n, k])]
-            pre = embedded[t, n, k] + h @ u + z @ context_kernel
+            pre = x + h @ u + z @ context_kernel
             i, f, g, o = pre.reshape(4, HIDDEN)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             h = sigmoid(o) * np.tanh(c)
@@ -104,11 +109,17 @@ def unrolled(
     """The four outputs in plain `keras.ops`, for automatic differentiation."""
     rows = []
     for t in range(embedded.shape[0]):
-        query = ops.einsum("bch,ha->bca", hidden, kernels[:, :ATTENTION])
+        words = embedded[t]
+        of_query = of_gate = 0.0
+        if words.shape[-1] > 4 * HIDDEN:
+            of_query, of_gate, words = ops.split(words, [ATTENTION, ATTENTION + 1], axis=-1)
+        query = ops.einsum("bch,ha->bca", hidden, kernels[:, :ATTENTION]) + of_query
         layer = ops.tanh(keys[:, None] + query[:, :, None])
         alpha = ops.softmax(ops.einsum("bcra,ao->bcr", layer, v), axis=-1)
         beta = ops.sigmoid(
-            ops.einsum("bch,ho->bco", hidden, kernels[:, ATTENTION : ATTENTION + 1]) + gate_bias
+            ops.einsum("bch,ho->bco", hidden, kernels[:, ATTENTION : ATTENTION + 1])
+            + of_gate
+            + gate_bias
         )
         look = alpha
         if sampling:
@@ -116,7 +127,7 @@ def unrolled(
             look = ops.where(sampling.expected > 0, alpha, drawn)
         z = beta * ops.einsum("bcr,brf->bcf", look, annotations)
         pre = (
-            embedded[t]
+            words
             + ops.einsum("bch,hg->bcg", hidden, kernels[:, ATTENTION + 1 :])
             + ops.einsum("bcf,fg->bcg", z, context_kernel)
         )
