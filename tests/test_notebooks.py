@@ -158,6 +158,7 @@ def test_setup_installs_on_colab_only(notebook):
     installs = [line for line in setup.source.splitlines() if "pip install" in line]
     assert installs
     assert all(line.startswith("    %pip") for line in installs), "indented under `if IN_COLAB:`"
+    assert all('"tensorflow=={v}"' in line for line in installs), "or pip may replace Colab's"
     assert not any("pip install" in cell.source for cell in notebook.code if cell is not setup)
 
 
