@@ -79,7 +79,7 @@ def train(arguments):
     """Train a captioner, or go on with one that was stopped."""
     import keras
 
-    from sat_keras.pretrained import FORMAT, describe_encoder, make_encoder
+    from sat_keras.pretrained import FORMAT, describe_encoder, load_pretrained, make_encoder
     from sat_keras.runs import open_run, recorded_run
     from sat_keras.training import train_captioner
 
@@ -97,7 +97,9 @@ def train(arguments):
         "config": config.to_dict(),
         "encoder": describe_encoder(encoder, weights, in_model),
         "dataset": dataset,
+        "start": {"start": arguments.start},
     }
+    start = arguments.start and load_pretrained(arguments.start, encoder=config.encoder_trainable)
     table = _load_splits(dataset, ("train", "dev"))
     if open_run(arguments.out, description, arguments.overwrite):
         print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
@@ -111,6 +113,7 @@ def train(arguments):
             features=dataset["features"],
             keep_encoder=in_model,
             allow_truncated=arguments.allow_truncated,
+            start=start,
             verbose=1 if sys.stdout.isatty() else 2,
         )
     best = log.loc[log[f"dev_{config.monitor}"].idxmax()]
@@ -635,6 +638,12 @@ def _train_options(parser):
     _add_features(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="delete another training in the folder --out"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        help="captioner to take the first weights from, such as one with soft attention for "
+        "--attention hard: a folder, or the name of a pretrained one (default: random weights)",
     )
     _add_config(parser)
 

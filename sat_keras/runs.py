@@ -35,7 +35,8 @@ def open_run(out, description, overwrite=False):
 
     Args:
         out: The folder's path.
-        description: Dictionary for `config.json`: `format`, `config`, `encoder`, `dataset`.
+        description: Dictionary for `config.json`: `format`, `config`, `encoder`, `dataset`,
+            `start`.
         overwrite: Boolean, whether another training's files are deleted first. Files of other
             names stay.
 
@@ -162,7 +163,7 @@ def _differences(mine, other):
     """What is not alike in two trainings, in words."""
     other = {**other, "config": other["config"].to_dict()}
     found = []
-    for part in ("config", "dataset", "encoder"):
+    for part in ("config", "dataset", "encoder", "start"):
         its = other.get(part, {})
         found += [
             f"{name} {its.get(name)!r} there, {value!r} here"

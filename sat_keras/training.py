@@ -295,6 +295,7 @@ def train_captioner(
     features="outputs/features",
     keep_encoder=False,
     allow_truncated=False,
+    start=None,
     verbose=2,
 ):
     """Train a captioner on a data set, or go on where an earlier call with the same `out` stopped.
@@ -315,6 +316,9 @@ def train_captioner(
         keep_encoder: Boolean, whether a frozen encoder is saved in the model's file as well. One
             that is trained always is.
         allow_truncated: Boolean, whether truncated JPEG files are used as far as they go.
+        start: `Captioner` of the same words and sizes to take the first weights from, such as one
+            with soft attention for hard attention, or `None` for random ones. Its encoder's are
+            taken only where the encoder is trained.
         verbose: 0 for silence, 1 for progress bars, 2 for a line an epoch.
 
     Returns:
@@ -322,7 +326,8 @@ def train_captioner(
         `penalty`, `dev_bleu4` in percent, `dev_cider` and `seconds`.
 
     Raises:
-        ValueError: If a split is empty, or a picture cannot be read.
+        ValueError: If a split is empty, a picture cannot be read, or `start` has other words or
+            sizes.
         FloatingPointError: If the loss is no longer a finite number.
 
     Example:
@@ -345,6 +350,8 @@ def train_captioner(
     captioner = Captioner(
         config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
     )
+    if start is not None:
+        _take_weights(captioner, start)
     in_file = encoder if keep_encoder or config.encoder_trainable else None
     copy = copy_captioner(captioner, in_file, "float32")
     backup = Backup(out / BACKUP_FOLDER)
@@ -449,6 +456,38 @@ def _check_splits(splits):
                 f"Training needs a train and a dev split, and the {name} split is empty: use the "
                 f"whole data set. Received: 0 {name} captions"
             )
+
+
+def _take_weights(captioner, start):
+    """Give a captioner the weights of another one, whose other options may differ."""
+
+    def parts(model):
+        return [model.decoder] if captioner.encoder is None else [model.decoder, model.encoder]
+
+    if None in parts(start):
+        raise ValueError(
+            "A captioner whose encoder is trained must start from one with an encoder: load it "
+            "with `encoder=True`. Received: start.encoder=None"
+        )
+
+    def described(model):
+        shapes = [tuple(w.shape) for part in parts(model) for w in part.weights]
+        return model.tokenizer.get_vocabulary(), shapes
+
+    if described(start) != described(captioner):
+        names = ("embedding_dim", "hidden_dim", "attention_dim", "feature_dim")
+        sizes = [
+            ", ".join(f"{name}={getattr(model.config, name)}" for name in names)
+            + f" and {model.tokenizer.vocabulary_size} words"
+            for model in (captioner, start)
+        ]
+        raise ValueError(
+            "The captioner to start from must have the same words and sizes, and use the same "
+            f"parts of the decoder: train with its options, on its data set. Expected {sizes[0]}. "
+            f"Received: {sizes[1]}"
+        )
+    for mine, its in zip(parts(captioner), parts(start), strict=True):
+        mine.set_weights(its.get_weights())
 
 
 def _source(splits, encoder, config, features, allow_truncated, verbose):

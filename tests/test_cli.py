@@ -251,6 +251,18 @@ def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, monkeypa
     capsys.readouterr()
 
 
+def test_hard_attention_starts_from_soft_attention(trained, folder, capsys):
+    def command(start):
+        return train_command("warm", "--attention", "hard", "--epochs", "1", "--start", start)
+
+    assert "nowhere" in error_of(command("nowhere"), capsys)
+    assert cli.main(command("trained")) == 0
+    assert json.loads((folder / "warm" / "config.json").read_text())["start"] == {
+        "start": "trained"
+    }
+    assert "start 'trained' there, 'warm' here" in error_of(command("warm"), capsys)
+
+
 def test_soft_attention_in_another_context_is_a_mistake(trained, capsys):
     assert "argmax" in error_of(["evaluate", "trained", "--context", "argmax"], capsys)
 

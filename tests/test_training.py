@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sat_keras import training
+from sat_keras.captioner import Captioner
 from sat_keras.config import Config
 from sat_keras.datasets import load_dataset
 from sat_keras.pretrained import make_encoder
+from sat_keras.tokenizer import Tokenizer
 
 
 class Weights:
@@ -215,6 +217,54 @@ def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(table
         not np.array_equal(old, new) for old, new in zip(before, encoder.get_weights(), strict=True)
     ]
     assert all(changed)
+
+
+@pytest.fixture(scope="module")
+def start(table):
+    """A captioner with soft attention that another training may start from."""
+    config = Config.tiny().replace(encoder_trainable=True, feature_dim=128)
+    tokenizer = Tokenizer.from_captions(table[table["split"] == "train"]["caption"])
+    keras.utils.set_random_seed(5)
+    return Captioner(config, tokenizer, make_encoder(config, None))
+
+
+@pytest.fixture
+def started(table, tmp_path, monkeypatch):
+    """Begins a training from a captioner; returns the one that would be trained."""
+    models = []
+    monkeypatch.setattr(training.Captioner, "fit", lambda model, *_, **__: models.append(model))
+    monkeypatch.setattr(training, "_check_finite", lambda *_: None)
+
+    def begin(start, **changes):
+        config = start.config.replace(**changes)
+        encoder = make_encoder(config, None)
+        training.train_captioner(config, table, encoder, tmp_path, start=start, verbose=0)
+        return models[0]
+
+    return begin
+
+
+def test_a_training_starts_from_the_weights_of_another_captioner(start, started):
+    model = started(start, attention="hard", dropout=0.3)
+    assert model.config.attention == "hard"
+    for part in ("decoder", "encoder"):
+        mine, its = (getattr(x, part).get_weights() for x in (model, start))
+        for x, y in zip(mine, its, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_dim": 5}, {"use_word_query": True}])
+def test_a_training_does_not_start_from_other_sizes(start, started, changes):
+    with pytest.raises(ValueError, match=r"same words and sizes.*Received: .*hidden_dim=8"):
+        started(start, **changes)
+
+
+def test_a_training_does_not_start_from_other_words_or_without_an_encoder(start, started):
+    other = Captioner(start.config, Tokenizer.from_captions(["a b c"]), start.encoder)
+    with pytest.raises(ValueError, match="same words and sizes"):
+        started(other)
+    with pytest.raises(ValueError, match=r"Received: start.encoder=None"):
+        started(Captioner(start.config, start.tokenizer))
 
 
 def test_a_loss_that_is_not_finite_is_an_error(table, tmp_path, monkeypatch):
