@@ -214,7 +214,7 @@ class HardAttention(BahdanauAttention):
     True
 
     Reference:
-        Xu et al. 2015, section 4.1.
+        Xu et al. 2015, section 4.1. Notebook `08_hard_attention`.
     """
 
     def __init__(

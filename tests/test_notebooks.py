@@ -23,6 +23,7 @@ SERIES = (
     "05_decoding_and_evaluation",
     "06_attention_plots",
     "07_flickr8k",
+    "08_hard_attention",
 )
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
