@@ -272,6 +272,7 @@ class Captioner(keras.Model):
         max_length=None,
         context=None,
         seed=None,
+        num_results=None,
     ):
         """Search the best captions of a batch of annotated pictures.
 
@@ -285,11 +286,13 @@ class Captioner(keras.Model):
                 attention has the first only.
             seed: Integer for the same draws of a `"sampled"` context at every call, the model's own
                 generator by default.
+            num_results: Integer, captions a picture, `beam_size` by default. With fewer the search
+                is over sooner.
 
         Returns:
             A `SearchResult` with the record's `attention_weights`, shape
-            `(batch_size, beams, steps, num_regions)`, and `gate`, shape
-            `(batch_size, beams, steps)`.
+            `(batch_size, num_results, steps, num_regions)`, and `gate`, shape
+            `(batch_size, num_results, steps)`.
         """
         config = self.config
         beam_size = config.beam_size if beam_size is None else beam_size
@@ -306,6 +309,7 @@ class Captioner(keras.Model):
             beam_size=beam_size,
             length_penalty=config.length_penalty if length_penalty is None else length_penalty,
             max_length=steps,
+            num_results=num_results,
         )
 
     def step_function(self, annotations, steps=None, rows=None, context=None, seed=None):
@@ -332,6 +336,7 @@ class Captioner(keras.Model):
         """
         annotations, keys = self.decoder.read_annotations(annotations)
         hidden, cell = self.decoder.initial_state(annotations)
+        prepared = self.decoder.prepare_steps(keys)
 
         batch_size, num_regions = ops.shape(annotations)[:2]
         steps = self.config.max_length + 1 if steps is None else steps
@@ -342,7 +347,9 @@ class Captioner(keras.Model):
         def step(token_ids, states):
             lstm = {"hidden": states["hidden"], "cell": states["cell"]}
             now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
-            logits, lstm, record = self.decoder.step(token_ids, lstm, annotations, keys, now)
+            logits, lstm, record = self.decoder.step(
+                token_ids, lstm, annotations, keys, now, prepared
+            )
             states = {**lstm, "step": states["step"] + 1}
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
 
@@ -524,7 +531,8 @@ class CaptionSearch(keras.Model):
         self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs):
-        result = self.captioner.generate(self.captioner.annotate(inputs), **self.search)
+        annotations = self.captioner.annotate(inputs)
+        result = self.captioner.generate(annotations, num_results=1, **self.search)
         return {
             "token_ids": result.token_ids[:, 0],
             "log_probability": result.log_probability[:, 0],

@@ -302,7 +302,18 @@ class AttentionDecoder(keras.Layer):
         mask = layer(ops.ones_like(x[:, ::samples]), training=training)
         return x * ops.repeat(mask, samples, axis=1)
 
-    def step(self, token_ids, states, annotations, keys, sampling=None):
+    def prepare_steps(self, keys):
+        """Compute what all steps of a search have in common.
+
+        Args:
+            keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
+
+        Returns:
+            Tuple of the keys' `attention_factors` and the `recurrence_weights`, for `step`.
+        """
+        return attention_factors(keys), self.recurrence_weights()
+
+    def step(self, token_ids, states, annotations, keys, sampling=None, prepared=None):
         """Decode one word further, as search does.
 
         Args:
@@ -311,20 +322,22 @@ class AttentionDecoder(keras.Layer):
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
             keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
             sampling: One step's `sat_keras.attention.Sampling`, `None` for the expected context.
+            prepared: `prepare_steps(keys)`, `None` to do that here.
 
         Returns:
             Tuple of the logits, shape `(batch_size, captions, vocabulary_size)`, the new states
             and a dictionary of `attention_weights`, shape `(batch_size, captions, num_regions)`,
             and `gate`, shape `(batch_size, captions)`.
         """
+        factors, weights = prepared or self.prepare_steps(keys)
         embedded = self.embedding(token_ids)
         new = attention_step(
             ops.cast(self._read_words(embedded), "float32"),
             states["hidden"],
             states["cell"],
             annotations,
-            attention_factors(keys),
-            self.recurrence_weights(),
+            factors,
+            weights,
             sampling,
         )
         logits = self.predict_words(embedded, new["hidden"], new["context"])

@@ -184,6 +184,7 @@ def beam_search(
     max_length: int,
     beam_size: int = 5,
     length_penalty: float = 0.0,
+    num_results: int | None = None,
     batch_size: int | None = None,
     pad_id: int = 0,
     forbidden_ids: Sequence[int] = (),
@@ -197,7 +198,7 @@ def beam_search(
     Each step
 
     1. continues every live hypothesis by every token and keeps the `beam_size` likeliest;
-    2. moves those of them that ended to the finished ones, of which it keeps the `beam_size` of
+    2. moves those of them that ended to the finished ones, of which it keeps the `num_results` of
        the highest score. Live hypotheses thus compete by `log p` among equals in length, complete
        ones by score, and none is dropped for an incomplete one;
     3. drops the live ones that can't get among the finished ones any more: since `log p` only
@@ -206,7 +207,8 @@ def beam_search(
     A picture is done when no live hypothesis is left. The last step can only end, so that all
     captions are complete and their scores compare. With one beam this is greedy search, with as
     many beams as there are captions it is exhaustive search. The result of a picture doesn't depend
-    on the other pictures of the batch.
+    on the other pictures of the batch. Nor does its best caption depend on `num_results`: what 3
+    drops is less likely than all that it keeps, and so is whatever would continue it.
 
     Args:
         step: The step function, see the module's description.
@@ -214,16 +216,18 @@ def beam_search(
         start_id: Id of the token fed to the first step. Never emitted.
         end_id: Id of the token that closes a caption.
         max_length: Most tokens of a caption, END included; a caption that gets there is closed.
-        beam_size: Number of hypotheses kept of a picture: as many live and as many finished ones.
+        beam_size: Number of live hypotheses kept of a picture.
         length_penalty: Exponent of the length, in [0, 10]. 0 ranks by `log p`, which favours short
             captions; 1 ranks by the mean `log p` of a token.
+        num_results: Number of captions to find of a picture, at most `beam_size`, which is the
+            default. With fewer of them the search is over sooner.
         batch_size: Number of pictures. Only needed where `states` holds no tensor.
         pad_id: Id that fills `token_ids` after the end. Never emitted before it.
         forbidden_ids: Further ids that are never emitted, such as the one of `<unk>`.
 
     Returns:
-        A `SearchResult` with `beam_size` beams, best first. Where fewer captions are possible, the
-        last ones have length 0 and score `-inf`.
+        A `SearchResult` with `num_results` beams, best first. Where fewer captions are possible,
+        the last ones have length 0 and score `-inf`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -239,17 +243,23 @@ def beam_search(
         raise ValueError(
             f"`length_penalty` must lie in [0, 10]. Received: length_penalty={length_penalty}"
         )
+    num_results = beam_size if num_results is None else num_results
+    if not 1 <= num_results <= beam_size:
+        raise ValueError(
+            f"`num_results` must lie in [1, {beam_size}], the number of beams. "
+            f"Received: num_results={num_results}"
+        )
     first = _first_step(step, states, start_id, batch_size, width=beam_size)
-    permit = _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids)
+    propose = _propose(beam_size, first, start_id, end_id, max_length, pad_id, forbidden_ids)
 
     def score(log_probability, lengths):
         return log_probability / ops.cast(lengths, "float32") ** length_penalty
 
     def advance(t, log_probabilities, hypotheses):
         live, finished = hypotheses
-        tokens, parents, live = _extend(t, permit(t, log_probabilities), live)
+        tokens, parents, live = _extend(t, *propose(t, log_probabilities), live)
         ended = ops.equal(tokens, end_id)
-        finished, scores = _best(beam_size, score, finished, _only(live, ended))
+        finished, scores = _best(num_results, score, finished, _only(live, ended))
         in_reach = score(live["log_probability"], max_length) > scores[:, -1:]
         live = _only(live, ops.logical_and(in_reach, ops.logical_not(ended)))
         return tokens, parents, (live, finished)
@@ -261,7 +271,8 @@ def beam_search(
     start = _empty_hypotheses(first, max_length)
     # One hypothesis to start from: of the first step's equal beams only the first one counts.
     live = _only(start, ops.arange(beam_size) == 0)
-    finished = _only(start, ops.zeros((beam_size,), "bool"))
+    finished = tree.map_structure(lambda x: x[:, :num_results], start)
+    finished = _only(finished, ops.zeros((num_results,), "bool"))
     (_, finished), records = _loop(step, first, advance, alive, (live, finished), max_length)
     scores = score(finished["log_probability"], finished["lengths"])
     return _result(finished, scores, records, pad_id)
@@ -314,8 +325,8 @@ def _first_step(step, states, start_id, batch_size, width):
     return tree.map_structure(lambda x: ops.repeat(x, width, axis=1), outputs)
 
 
-def _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids):
-    """Returns `permit(t, log_probabilities)`, which puts `-inf` at tokens not allowed at `t`."""
+def _allowed(first, start_id, end_id, max_length, pad_id, forbidden_ids):
+    """Checks the ids, and says which tokens may be emitted: booleans `(vocabulary_size,)`."""
     vocabulary_size = first[0].shape[-1]
     never = {int(token_id) for token_id in (pad_id, start_id, *forbidden_ids)}
     if max_length < 1:
@@ -330,8 +341,13 @@ def _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids):
             f"Ids must lie in [0, {vocabulary_size}), the vocabulary of the step function. "
             f"Received: {sorted(never | {end_id})}"
         )
-    is_end = np.arange(vocabulary_size) == end_id
-    allowed = ~np.isin(np.arange(vocabulary_size), sorted(never))
+    return ~np.isin(np.arange(vocabulary_size), sorted(never))
+
+
+def _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids):
+    """Returns `permit(t, log_probabilities)`, which puts `-inf` at tokens not allowed at `t`."""
+    allowed = _allowed(first, start_id, end_id, max_length, pad_id, forbidden_ids)
+    is_end = np.arange(len(allowed)) == end_id
 
     def permit(t, log_probabilities):
         log_probabilities = ops.cast(log_probabilities, "float32")
@@ -343,6 +359,30 @@ def _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids):
         )
 
     return permit
+
+
+def _propose(number, first, start_id, end_id, max_length, pad_id, forbidden_ids):
+    """Returns `propose(t, log_probabilities)`: every hypothesis's `number` likeliest next tokens.
+
+    They are `(log_probabilities, tokens)`, `(batch, beams, candidates)`. What is not allowed comes
+    among them with `-inf`, for ruling it out beforehand would go through the whole vocabulary.
+    """
+    allowed = _allowed(first, start_id, end_id, max_length, pad_id, forbidden_ids)
+    candidates = min(number + np.count_nonzero(~allowed), len(allowed))
+    is_first = np.arange(candidates) == 0
+
+    def propose(t, log_probabilities):
+        log_probabilities = ops.cast(log_probabilities, "float32")
+        likeliest, tokens = ops.top_k(log_probabilities, candidates)
+        likeliest = ops.where(ops.take(allowed, tokens), likeliest, -math.inf)
+        end = ops.maximum(log_probabilities[..., end_id : end_id + 1], _FORCED_END)
+        is_last = ops.equal(t, max_length - 1)
+        return (
+            ops.where(is_last, ops.where(is_first, end, -math.inf), likeliest),
+            ops.where(is_last, end_id, ops.cast(tokens, "int32")),
+        )
+
+    return propose
 
 
 def _loop(step, first, advance, alive, hypotheses, max_length):
@@ -396,13 +436,13 @@ def _empty_hypotheses(first, max_length):
     }
 
 
-def _extend(t, log_probabilities, live):
-    """The likeliest continuations by one token: `(tokens, parents, hypotheses)`."""
-    beams, vocabulary_size = log_probabilities.shape[1:]
-    total = live["log_probability"][..., None] + log_probabilities  # (batch, beams, vocabulary)
-    total, flat = ops.top_k(ops.reshape(total, (-1, beams * vocabulary_size)), beams)
-    flat = ops.cast(flat, "int32")
-    tokens, parents = flat % vocabulary_size, flat // vocabulary_size  # (batch, beams)
+def _extend(t, log_probabilities, tokens, live):
+    """The likeliest continuations by one of the tokens: `(tokens, parents, hypotheses)`."""
+    beams, candidates = tokens.shape[1:]
+    total = live["log_probability"][..., None] + log_probabilities  # (batch, beams, candidates)
+    total, flat = ops.top_k(ops.reshape(total, (-1, beams * candidates)), beams)
+    parents = ops.cast(flat, "int32") // candidates  # (batch, beams)
+    tokens = ops.take_along_axis(ops.reshape(tokens, (-1, beams * candidates)), flat, axis=1)
     live = _select(live, parents)
     now = ops.arange(live["tokens"].shape[-1]) == t
     return (
@@ -451,11 +491,11 @@ def _result(hypotheses, scores, records, pad_id):
     steps = ops.arange(max_length, dtype="int32")
     inside = steps < lengths[..., None]
     pictures = ops.arange(batch_size, dtype="int32")[:, None, None]
-    rows = (steps * batch_size + pictures) * beams + slots
+    rows = steps * batch_size + pictures
 
-    def collect(record):  # (max_length, batch, beams, ...) -> (batch, beams, max_length, ...)
+    def collect(record):  # (max_length, batch, beams, ...) -> (batch, results, max_length, ...)
         shape = record.shape[3:]
-        record = ops.take(ops.reshape(record, (-1, *shape)), rows, axis=0)
+        record = ops.take(ops.reshape(record, (-1, *shape)), rows * record.shape[2] + slots, axis=0)
         mask = ops.reshape(inside, (-1, beams, max_length, *[1] * len(shape)))
         return ops.where(mask, record, ops.zeros_like(record))
 

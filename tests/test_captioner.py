@@ -427,9 +427,9 @@ def test_beams_share_the_annotation_vectors(monkeypatch):
     seen = []
     step = captioner.decoder.step
 
-    def spy(token_ids, states, annotations, keys, sampling):
+    def spy(token_ids, states, annotations, keys, *rest):
         seen.append((tuple(token_ids.shape), tuple(annotations.shape), tuple(keys.shape)))
-        return step(token_ids, states, annotations, keys, sampling)
+        return step(token_ids, states, annotations, keys, *rest)
 
     monkeypatch.setattr(captioner.decoder, "step", spy)
     captioner.generate(pictures(), beam_size=3, max_length=2)

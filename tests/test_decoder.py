@@ -138,8 +138,11 @@ def test_decoding_word_by_word_is_teacher_forcing(options):
     annotations, keys = decoder.read_annotations(annotations)
     hidden, cell = decoder.initial_state(annotations, CAPTIONS)
     states = {"hidden": hidden, "cell": cell}
+    prepared = decoder.prepare_steps(keys)
     for t in range(STEPS):
-        logits, states, record = decoder.step(token_ids[:, :, t], states, annotations, keys)
+        logits, states, record = decoder.step(
+            token_ids[:, :, t], states, annotations, keys, prepared=prepared if t % 2 else None
+        )
         found = {"logits": logits, **record}
         assert_same(found, {name: value[:, :, t] for name, value in expected.items()})
     for state in states.values():

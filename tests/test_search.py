@@ -143,6 +143,17 @@ def test_narrow_beam_follows_its_definition(beam_size, length_penalty):
         )
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7, 1.5])
+@pytest.mark.parametrize("num_results", [1, 2])
+def test_the_best_captions_are_the_same_where_fewer_are_asked_for(num_results, length_penalty):
+    toy = Toy(batch_size=20, max_length=5, seed=2)
+    options = {"beam_size": 3, "length_penalty": length_penalty, **toy.arguments}
+    every = beam_search(toy.step, toy.states(), **options)
+    best = beam_search(toy.step, toy.states(), num_results=num_results, **options)
+    assert best.token_ids.shape == (20, num_results, 5)
+    assert_same(best, keras.tree.map_structure(lambda x: x[:, :num_results], every))
+
+
 SEARCHES = [
     pytest.param(greedy_search, {}, id="greedy"),
     pytest.param(beam_search, {"beam_size": 4, "length_penalty": 0.7}, id="beam"),
@@ -278,6 +289,10 @@ def test_beam_stops_when_nothing_live_can_win(length_penalty):
     # After t words no live one can reach more than log(0.3 ** t) / 30 ** length_penalty.
     worst = math.log(0.3 * 0.5) / 2**length_penalty
     assert len(calls) == math.ceil(worst * 30**length_penalty / math.log(0.3))
+    calls.clear()
+    result = beam_search(step, {}, max_length=30, num_results=1, **options)
+    assert captions_of(result, 0) == [(END,)]
+    assert len(calls) == math.ceil(math.log(0.5) * 30**length_penalty / math.log(0.3))
 
 
 def compiled(function, *, xla):
@@ -400,6 +415,8 @@ def test_seed_and_limits_of_sampling():
     ("search", "change"),
     [
         (beam_search, {"beam_size": 0}),
+        (beam_search, {"beam_size": 2, "num_results": 0}),
+        (beam_search, {"beam_size": 2, "num_results": 3}),
         (beam_search, {"length_penalty": -0.1}),
         (beam_search, {"length_penalty": math.nan}),
         (sample_search, {"temperature": 0.0}),
