@@ -1,6 +1,9 @@
-"""Runs all benchmarks, each in a process of its own, and writes `results.json` and the table.
+"""Runs the benchmarks, each in a process of its own, and writes `results.json` and the tables.
 
-python -m benchmarks [--only training growth ...]
+    python -m benchmarks [training searching ...]
+
+A part that fails, or is not over when the time is up, leaves the results of the others, and its own
+of before, as they are.
 """
 
 import argparse
@@ -14,44 +17,52 @@ from benchmarks.measure import FOLDER, machine, run_part
 from benchmarks.table import update_readme
 
 RESULTS = FOLDER / "results.json"
+LIMIT = 15 * 60  # seconds for all of it
+# The most important ones first.
 PARTS = {
-    "pytorch": ("benchmarks.training", "--part", "against_pytorch"),
-    "roofline": ("benchmarks.training", "--part", "against_roofline"),
-    "precision": ("benchmarks.training", "--part", "in_low_precision"),
-    "backends": ("benchmarks.training", "--part", "on_other_backends", "--rounds", "4"),
+    "training": ("benchmarks.training", "--part", "side_by_side"),
+    "searching": ("benchmarks.searching",),
+    "loading": ("benchmarks.loading",),
     "features": ("benchmarks.encoding",),
     "starting": ("benchmarks.starting",),
-    "loading": ("benchmarks.loading",),
-    "searching": ("benchmarks.searching",),
+    "profile": ("benchmarks.profile",),
+    "backends": ("benchmarks.training", "--part", "on_other_backends", "--rounds", "4"),
     "growth": ("benchmarks.growth",),
 }
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    options = parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    chosen = parser.parse_args(arguments).parts or list(PARTS)
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        parser.error(f"A part must be one of {', '.join(PARTS)}. Received: {', '.join(unknown)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    failed = []
-    for name in options.only:
+    failed, end = [], time.perf_counter() + LIMIT
+    for name in chosen:
         start = time.perf_counter()
         try:
-            results |= run_part(*PARTS[name])
+            found = run_part(*PARTS[name], timeout=max(1, end - start))
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             failed.append(name)
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
             continue
-        results.setdefault("minutes", {})[name] = round((time.perf_counter() - start) / 60, 1)
-        print(f"{name}: {results['minutes'][name]} minutes", flush=True)
-        RESULTS.write_text(json.dumps(results | machine_of_results(), indent=1) + "\n")
-        results = json.loads(RESULTS.read_text())
-    update_readme(results)
+        minutes = round((time.perf_counter() - start) / 60, 1)
+        print(f"{name}: {minutes} minutes", flush=True)
+        keep(results, name, found, minutes)
     return 1 if failed else 0
 
 
-def machine_of_results():
-    """What was run where."""
-    return {"machine": machine(), "command": shlex.join(["python", "-m", "benchmarks"])}
+def keep(results, name, found, minutes):
+    """Put a part's results among the others, into the file and into the tables."""
+    results |= found
+    results.setdefault("minutes", {})[name] = minutes
+    results |= {"machine": machine(), "command": shlex.join(["python", "-m", "benchmarks"])}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    update_readme(results)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def dev_features():
         cache = FeatureCache(FEATURES)
         if all(image_id in cache for image_id in image_ids):
             return cache
-    options = ["--dataset", "flickr8k", "--split", "dev", "--features", str(FEATURES)]
+    options = ["--dataset", "flickr8k", "--split", "dev", "--out", str(FEATURES)]
     if sat_keras(["features", *options, *encoder_weights()]):
         raise FileNotFoundError(f"Could not compute features into {FEATURES}; see above.")
     return FeatureCache(FEATURES)

@@ -17,7 +17,7 @@ from benchmarks.measure import FOLDER, in_turns, repeated, run_part
 from benchmarks.sizes import Sizes, train_step
 
 SMALL = Sizes(num_regions=49, feature_dim=64, width=128, vocabulary_size=4000)
-FIGURE = FOLDER / "growth.png"
+FIGURE = FOLDER / "growth.svg"
 DATA_SETS = (1_000, 4_000, 16_000, 64_000)
 SERIES = {
     "steps": (5, 10, 20, 40),
@@ -45,7 +45,7 @@ def of_steps(rounds):
     return found
 
 
-def of_data_set(pictures, steps=200):
+def of_data_set(pictures, steps=100):
     """Milliseconds a caption of training from disk and peak memory, with so many pictures."""
     from sat_keras.captioner import Captioner
     from sat_keras.features import FeatureCache
@@ -99,7 +99,7 @@ def write_features(folder, image_ids, config):
 
 
 def plot(growth):
-    """Draw all series into `growth.png`."""
+    """Draw all series into `growth.svg`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -117,12 +117,12 @@ def plot(growth):
         axis.set_xticks([int(x) for x in values], [f"{int(x):,}" for x in values], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    figure.savefig(FIGURE, dpi=70)
+    figure.savefig(FIGURE, metadata={"Date": None})
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data-set", type=int, help="only training with so many pictures")
     options = parser.parse_args(arguments)
     if options.data_set:

@@ -81,6 +81,7 @@ def run_part(module, *arguments, environment=None, timeout=600):
 
     Raises:
         RuntimeError: If it fails; the message is the end of its error output.
+        subprocess.TimeoutExpired: If it takes longer than `timeout`, in seconds.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
@@ -106,8 +107,12 @@ def machine():
         flags = next((line for line in lines if line.startswith("flags")), "")
         extra = [
             label
-            for flag, label in (("avx512f", "AVX-512"), ("amx_bf16", "AMX bfloat16"))
-            if flag in flags
+            for flag, label in (
+                ("avx512f", "AVX-512"),
+                ("avx512_bf16", "AVX-512 bfloat16"),
+                ("amx_bf16", "AMX bfloat16"),
+            )
+            if flag in flags.split()
         ]
         name = ", ".join([*(names[:1] or [name]), *extra])
     return f"{name}, {os.cpu_count()} cores"

@@ -1,9 +1,9 @@
-"""The table of `README.md`, made of `results.json`."""
+"""The tables of `README.md`, made of `results.json`."""
 
 from benchmarks.measure import FOLDER
 
 README = FOLDER / "README.md"
-BEGIN, END = "<!-- table: python -m benchmarks -->", "<!-- end of table -->"
+END = "<!-- end of table -->"
 
 # What, against what, the bar, the key, and how its numbers are written.
 TIMES, SHARE, SECONDS, RATE = "{:.1f}x", "{:.0%}", "{:.2f} s", "{:.0f}/s"
@@ -56,6 +56,12 @@ ROWS = (
     ),
     ("same captions as that", "-", ("100%", "beam_same_captions", SHARE)),
     (
+        "the same in bfloat16",
+        "PyTorch, picture by picture",
+        ("", "beam_vs_loop_bfloat16", TIMES),
+    ),
+    ("same captions as in float32", "-", ("", "beam_same_captions_bfloat16", SHARE)),
+    (
         "feature extraction, VGG16, float32",
         "roofline",
         (">= 85%", "features_vs_roofline", SHARE),
@@ -99,10 +105,28 @@ def table(results):
     return [*lines, "", machine]
 
 
-def update_readme(results):
-    """Write the table into `README.md`."""
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    parts = [before + BEGIN, *table(results), END + after]
-    README.write_text("\n".join(parts), encoding="utf-8")
+def profile_table(results):
+    """Return the lines of the table that says where the time goes, in milliseconds."""
+    profile = results.get("profile")
+    if not profile:
+        return []
+    kinds = dict.fromkeys(kind for found in profile.values() for kind in found)
+    lines = [f"| milliseconds | {' | '.join(profile)} |", "|---|" + "---:|" * len(profile)]
+    for kind in kinds:
+        values = [f"{found[kind]:.1f}" if kind in found else "" for found in profile.values()]
+        lines.append(f"| {kind} | {' | '.join(values)} |")
+    return lines
+
+
+TABLES = {"python -m benchmarks": table, "python -m benchmarks profile": profile_table}
+
+
+def update_readme(results, path=README):
+    """Write the tables into `README.md`."""
+    text = path.read_text(encoding="utf-8")
+    for command, lines in TABLES.items():
+        begin = f"<!-- table: {command} -->"
+        before, rest = text.split(begin)
+        after = rest.split(END, 1)[1]
+        text = "\n".join([before + begin, *lines(results), END + after])
+    path.write_text(text, encoding="utf-8")
