@@ -2,10 +2,12 @@
 
 They run where `pycocoevalcap`, which brings METEOR and SPICE, and Java are installed. SPICE needs
 384 MB of Stanford's parser besides, which the toolkit would download at its first use; here nothing
-is ever downloaded: SPICE runs where these files are. `unavailable` says what is missing.
+is ever downloaded: SPICE runs where these files are. It also needs an old Java, up to 14: it writes
+its output by Java's JavaScript engine, which Java 15 dropped. `unavailable` says what is missing.
 """
 
 import importlib.util
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ Tokens = Sequence[str]
 
 _INSTALL = 'install Java and run `pip install "sat-keras[eval]"`'
 _PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+_LAST_JAVA = 14  # with a JavaScript engine
 
 # METEOR 1.5's parameters for English: weight of precision against recall, power and weight of the
 # penalty, weight of content words against function words, and of matches by the word itself, its
@@ -38,13 +41,7 @@ def unavailable(name: str) -> str | None:
     if toolkit is None or shutil.which("java") is None:
         missing = "pycocoevalcap" if toolkit is None else "Java"
         return f"{name.upper()} is left out: {missing} is not installed; {_INSTALL}"
-    library = toolkit / "spice" / "lib"
-    if name == "spice" and not all((library / file).is_file() for file in _PARSER):
-        return (
-            "SPICE is left out: its parser is not there; "
-            "`python -m pycocoevalcap.spice.get_stanford_models` downloads 384 MB"
-        )
-    return None
+    return _spice_unavailable(toolkit / "spice" / "lib") if name == "spice" else None
 
 
 def meteor_statistics(
@@ -117,7 +114,7 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
         Float array `(number of pictures,)`.
 
     Raises:
-        RuntimeError: If SPICE cannot run here.
+        RuntimeError: If SPICE cannot run here or fails.
 
     Reference:
         [Anderson et al., 2016](https://arxiv.org/abs/1607.08822).
@@ -130,7 +127,13 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     if filled:
         results = {i: [" ".join(candidates[i])] for i in filled}
         truths = {i: [" ".join(tokens) for tokens in references[i]] for i in filled}
-        _, found = Spice().compute_score(truths, results)
+        try:
+            _, found = Spice().compute_score(truths, results)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise RuntimeError(
+                "SPICE failed; see above what Java says, that 8 GB of memory are free and that "
+                f"{_toolkit() / 'spice'} can be written to. Received: {error}"
+            ) from error
         scores[filled] = [100 * picture["All"]["f"] for picture in found]
     return np.nan_to_num(scores)
 
@@ -140,6 +143,23 @@ def _toolkit():
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = spec.submodule_search_locations if spec else None
     return Path(next(iter(folders))) if folders else None
+
+
+def _spice_unavailable(library):
+    """Why SPICE cannot be computed although the toolkit and Java are there, or None."""
+    if not all((library / file).is_file() for file in _PARSER):
+        return (
+            f"SPICE is left out: its parser, {' and '.join(_PARSER)}, is not in {library}; "
+            "`python -m pycocoevalcap.spice.get_stanford_models` downloads its 384 MB there"
+        )
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)  # "1.8.0_312" is Java 8
+    if version and int(version[1]) > _LAST_JAVA:
+        return (
+            f"SPICE is left out: it needs Java 8 to {_LAST_JAVA}, and Java {version[1]} is "
+            "installed; put an older one, such as 11, first in PATH"
+        )
+    return None
 
 
 def _check_available(name):

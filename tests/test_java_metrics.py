@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -102,28 +101,67 @@ def test_unavailable_names_what_is_missing(monkeypatch):
         meteor_statistics([["a"]], [[["a"]]])
 
 
-def test_spice_runs_where_its_files_are_and_downloads_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
+@pytest.fixture
+def java(monkeypatch, tmp_path):
+    """A toolkit with SPICE's files, and a function that makes a program that is called java."""
     monkeypatch.setattr(java_metrics, "_toolkit", lambda: tmp_path)
-    assert "384 MB" in unavailable("spice")
-    with pytest.raises(RuntimeError, match="384 MB"):
-        spice([["a"]], [[["a"]]])
     (tmp_path / "spice" / "lib").mkdir(parents=True)
     for name in java_metrics._PARSER:
         (tmp_path / "spice" / "lib" / name).touch()
+
+    def make(version, script=""):
+        program = tmp_path / "java"
+        program.write_text(
+            f"#!{sys.executable}\nimport json, sys\nif '-version' in sys.argv:\n"
+            f"    sys.exit(print('openjdk version \"{version}\"', file=sys.stderr))\n{script}"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    return make
+
+
+def test_spice_runs_where_its_files_are_and_downloads_nothing(java, tmp_path):
+    java("11.0.2")
     assert unavailable("spice") is None
+    parser = tmp_path / "spice" / "lib" / java_metrics._PARSER[1]
+    parser.unlink()
+    assert "384 MB" in unavailable("spice")
+    assert str(parser.parent) in unavailable("spice")
+    with pytest.raises(RuntimeError, match="384 MB.* Received: the metric 'spice'"):
+        spice([["a"]], [[["a"]]])
 
-    class Spice:
-        def compute_score(self, truths, results):
-            assert truths == {0: ["a dog", "dogs"], 2: ["a cat"]}
-            assert results == {0: ["a dog"], 2: ["a boy"]}
-            return 0.2, [{"All": {"f": 0.4}}, {"All": {"f": float("nan")}}]
 
-    module = types.SimpleNamespace(Spice=Spice)
-    monkeypatch.setitem(sys.modules, "pycocoevalcap.spice.spice", module)
+@pytest.mark.parametrize("version", ["1.8.0_312", "14.0.2", "15", "17.0.15", "21-ea"])
+def test_spice_needs_an_old_java(java, version):
+    java(version)
+    is_old = version in ("1.8.0_312", "14.0.2")
+    assert (unavailable("spice") is None) == is_old
+    assert is_old or f"and Java {version[:2]} is installed" in unavailable("spice")
+
+
+# Takes the toolkit's input and writes what SPICE would, the pictures in another order.
+SPICE_PROGRAM = """
+asked = json.load(open(sys.argv[4]))
+f = {"a dog": 0.4, "a boy": None}
+assert {p["test"]: p["refs"] for p in asked} == {"a dog": ["a dog", "dogs"], "a boy": ["a cat"]}
+found = [{"image_id": p["image_id"], "scores": {"All": {"f": f[p["test"]]}}} for p in asked]
+json.dump(found[::-1], open(sys.argv[sys.argv.index("-out") + 1], "w"))
+"""
+
+
+def test_spice_reads_what_the_program_writes(java, monkeypatch, tmp_path):
+    toolkit = pytest.importorskip("pycocoevalcap.spice.spice")
+    monkeypatch.setattr(toolkit, "get_stanford_models", lambda: None)
+    monkeypatch.setattr(toolkit, "__file__", str(tmp_path / "spice" / "spice.py"))  # writes there
+    java("1.8.0_312", SPICE_PROGRAM)
     candidates = [["a", "dog"], [], ["a", "boy"]]
     references = [[["a", "dog"], ["dogs"]], [["a"]], [["a", "cat"]]]
     np.testing.assert_allclose(spice(candidates, references), [40, 0, 0])
+    np.testing.assert_array_equal(spice([[]], [[["a"]]]), [0])
+    java("1.8.0_312", "sys.exit(1)")
+    with pytest.raises(RuntimeError, match="SPICE failed; .* 8 GB .* Received: .*exit status 1"):
+        spice(candidates, references)
 
 
 def test_a_program_that_fails_is_an_error_with_what_it_said(monkeypatch, tmp_path):
