@@ -105,7 +105,8 @@ class DevScores(keras.callbacks.Callback):
         captions = self.model.read(self.search.predict(self.images, verbose=0))
         texts = [caption.text for caption in captions]
         candidates = dict(zip(self.references, texts, strict=True))
-        scores = score_captions(candidates, self.references)["coco"]
+        metrics = ("bleu", "cider")
+        scores = score_captions(candidates, self.references, ["coco"], metrics)["coco"]
         logs["dev_bleu4"] = scores["bleu4"]
         logs["dev_cider"] = scores["cider"]
 

@@ -131,7 +131,42 @@ def test_hidden_vectors_are_the_mean_and_no_others_change():
         assert (is_mean | is_whole).all()
 
 
-@pytest.mark.parametrize(("pictures", "share"), [(2, 0.1), (3, 0), (3, 1.1)])
+def test_of_a_small_share_one_region_is_hidden():
+    captions = looking_at(4)
+    least = occlusion_statistics(OneRegion(4), ANNOTATIONS, captions, share=1e-6)
+    one = occlusion_statistics(OneRegion(4), ANNOTATIONS, captions, share=1 / REGIONS)
+    np.testing.assert_array_equal(least["occlusion_attended"], one["occlusion_attended"])
+    assert np.abs(least["occlusion_attended"][:2, 0]).min() > 0.01
+
+
+def test_hiding_all_regions_is_the_same_by_any_choice():
+    found = occlusion_statistics(OneRegion(4), ANNOTATIONS, looking_at(1), share=1)
+    for choice in CHOICES:
+        np.testing.assert_allclose(found[f"occlusion_{choice}"][:, 0], known_drops(4), rtol=1e-4)
+    np.testing.assert_array_equal(found["faithfulness"][:, 0], 0)
+
+
+def test_nothing_to_hide_for():
+    none = occlusion_statistics(OneRegion(4), ANNOTATIONS[:0], [])
+    empty = occlusion_statistics(OneRegion(4), ANNOTATIONS[:2], looking_at(4, ("", "")))
+    assert set(none) == {*(f"occlusion_{choice}" for choice in CHOICES), "faithfulness"}
+    for pictures, found in ((0, none), (2, empty)):
+        for values in found.values():
+            np.testing.assert_array_equal(values, np.zeros((pictures, 2)))
+
+
+def test_many_words_are_decoded_in_batches():
+    """Words in several batches drop as much as in one, however they are sorted."""
+    captions = looking_at(4, 40 * TEXTS)
+    found = occlusion_statistics(
+        OneRegion(4), np.tile(ANNOTATIONS, (40, 1, 1)), captions, share=1 / REGIONS
+    )
+    np.testing.assert_allclose(
+        found["occlusion_attended"][:, 0], np.tile(known_drops(4), 40), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("pictures", "share"), [(2, 0.1), (3, 0), (3, 1.1), (3, -0.1)])
 def test_mistakes(pictures, share):
     with pytest.raises(ValueError, match="must be a caption .* Received: "):
         occlusion_statistics(OneRegion(0), ANNOTATIONS[:pictures], looking_at(0), share=share)
