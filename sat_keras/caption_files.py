@@ -10,7 +10,11 @@ Image ids may be numbers or text; they become text.
 import collections
 import json
 import os
+import re
 from pathlib import Path
+
+# What a byte that is no UTF-8 becomes, and half a character that JSON spells as one.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def read_candidates(path: str | os.PathLike) -> list[tuple[str, str]]:
@@ -71,6 +75,7 @@ def read_references(path: str | os.PathLike) -> dict[str, list[str]]:
             f"{path}: every picture must have a list of captions, each a text. Received: "
             f"{len(wrong)} pictures without, the first {wrong[0]!r}: {_shown(value[wrong[0]])}"
         )
+    _check_encoding(path, [(i, caption) for i, captions in value.items() for caption in captions])
     return value
 
 
@@ -87,17 +92,23 @@ def _read_json(path):
             )
         return dict(pairs)
 
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8; save the file in this encoding. Received: byte "
-            f"0x{error.object[error.start]:02x} at position {error.start}"
-        ) from error
+    # What is no UTF-8 becomes surrogates: where they are is known once the JSON is read.
+    text = Path(path).read_bytes().decode("utf-8-sig", errors="surrogateescape")
     try:
         return json.loads(text, object_pairs_hook=check)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected a JSON file. Received: {error}") from error
+        raise ValueError(f"{path}: expected a JSON file in UTF-8. Received: {error}") from error
+
+
+def _check_encoding(path, pairs):
+    """Raises a `ValueError` for image ids and captions that were not in UTF-8."""
+    wrong = [pair for pair in pairs if _SURROGATE.search("".join(pair))]
+    if wrong:
+        image_id, caption = wrong[0]
+        raise ValueError(
+            f"{path}: expected UTF-8; save the file in this encoding. Received: {len(wrong)} "
+            f"captions that are not, the first one of {image_id!r}: {caption[:80]!r}"
+        )
 
 
 def _pairs(path, entries):
@@ -109,13 +120,15 @@ def _pairs(path, entries):
             f"text. Received: {len(wrong)} entries without, the first is number {wrong[0]}: "
             f"{_shown(entries[wrong[0] - 1])}"
         )
-    return [(str(entry["image_id"]), entry["caption"]) for entry in entries]
+    pairs = [(str(entry["image_id"]), entry["caption"]) for entry in entries]
+    _check_encoding(path, pairs)
+    return pairs
 
 
 def _is_caption(entry):
     return (
         isinstance(entry, dict)
-        and isinstance(entry.get("image_id"), (int, str))
+        and type(entry.get("image_id")) in (int, str)  # a bool is an int as well
         and isinstance(entry.get("caption"), str)
     )
 

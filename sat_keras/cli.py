@@ -136,7 +136,8 @@ def evaluate(arguments):
 
 def _evaluate(arguments):
     """Do what `evaluate` does, tell of it on stdout, and return the results."""
-    from sat_keras.pretrained import pretrained_folder, read_description, write_json
+    from sat_keras.json_files import write_json
+    from sat_keras.pretrained import pretrained_folder, read_description
     from sat_keras.runs import read_run
     from sat_keras.training import caption_pictures, references_of
 
@@ -183,7 +184,7 @@ def _evaluate(arguments):
 
 def baseline(arguments):
     """Score captions of other pictures: what a model must beat, without training."""
-    from sat_keras.pretrained import write_json
+    from sat_keras.json_files import write_json
     from sat_keras.runs import hardware, versions
     from sat_keras.training import references_of
 
@@ -212,7 +213,6 @@ def baseline(arguments):
     }
     _print_results(results)
     out = arguments.out or f"outputs/{dataset['name']}-{arguments.name}-{arguments.split}.json"
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
     write_json(out, results)
     print(f"Written to {out}.")
     _write_captions(arguments.captions, candidates)
@@ -464,10 +464,9 @@ def _best_setting(found, references):
 
 def _write_captions(path, captions):
     """Captions by image id in COCO's format, if a file was asked for."""
-    from sat_keras.pretrained import write_json
+    from sat_keras.json_files import write_json
 
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_json(path, [{"image_id": i, "caption": text} for i, text in captions.items()])
 
 
@@ -561,13 +560,10 @@ def _report(folder, results, captions, references, table, config):
 def _results_path(arguments, folder, is_training):
     """Where the results go: beside a training's model, of a shared captioner to outputs/."""
     if arguments.out:
-        path = Path(arguments.out)
-    elif is_training:
-        path = folder / f"results-{arguments.split}.json"
-    else:
-        path = Path("outputs", f"{folder.name}-{arguments.split}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+        return Path(arguments.out)
+    if is_training:
+        return folder / f"results-{arguments.split}.json"
+    return Path("outputs", f"{folder.name}-{arguments.split}.json")
 
 
 def _free_path(folder, stem, taken):

@@ -245,7 +245,7 @@ def _check_image_ids(candidates, references):
         "Every candidate must have references: pass the references of the same split. Received: "
         "{} image ids without references": [i for i in candidates if i not in references],
         "Every picture of `references` must have a candidate: leave out the references of pictures "
-        "that are not scored. Received: {} image ids without a candidate": [
+        "that are not scored (`score --subset`). Received: {} image ids without a candidate": [
             i for i in references if i not in candidates
         ],
         "Every picture must have at least one reference caption. Received: {} image ids with an "

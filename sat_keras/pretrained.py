@@ -20,6 +20,7 @@ import keras
 from sat_keras.captioner import Captioner
 from sat_keras.config import Config
 from sat_keras.encoder import ImageEncoder
+from sat_keras.json_files import write_json
 from sat_keras.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -275,19 +276,6 @@ def save_model(captioner, path):
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as partial:
         captioner.save(Path(partial) / path.name)
         os.replace(Path(partial) / path.name, path)
-
-
-def write_json(path, value):
-    """Write a JSON file that appears when it is complete.
-
-    Args:
-        path: The file's path.
-        value: Anything that JSON knows.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _load_weights(folder, description):

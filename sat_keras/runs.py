@@ -18,7 +18,8 @@ from pathlib import Path
 import keras
 
 import sat_keras
-from sat_keras.pretrained import CONFIG_FILE, MODEL_FILE, read_description, write_json
+from sat_keras.json_files import write_json
+from sat_keras.pretrained import CONFIG_FILE, MODEL_FILE, read_description
 from sat_keras.training import BACKUP_FOLDER, LOG_FILE, TENSORBOARD_FOLDER, read_log
 from sat_keras.visualization import plot_history, save_figure
 

@@ -27,12 +27,9 @@ def score(arguments):
 
 def compare(arguments):
     """Tell whether the difference between two models' scores is real."""
-    from sat_keras.comparison import compare_results, read_results
+    from sat_keras.comparison import compare_results
 
-    first, second = (
-        [read_results(path) for path in side.split(",")]
-        for side in (arguments.first, arguments.second)
-    )
+    first, second = map(_read_seeds, (arguments.first, arguments.second))
     found = compare_results(first, second, arguments.protocol)
     for letter, side in (("A", arguments.first), ("B", arguments.second)):
         print(f"{letter}: {side.replace(',', ', ')}")
@@ -184,14 +181,24 @@ def print_scores(results):
     )
 
 
+def _read_seeds(paths):
+    """The results of a model's seeds, whose files are joined by commas."""
+    from sat_keras.comparison import read_results
+
+    if not all(paths.split(",")):
+        raise ValueError(
+            f"Results must be a file, or several joined by one comma each. Received: {paths!r}"
+        )
+    return [read_results(path) for path in paths.split(",")]
+
+
 def _digits(name):
     """How many decimals a score is shown with."""
     return 3 if name == "cider" else 2
 
 
 def _write(path, results):
-    from sat_keras.pretrained import write_json
+    from sat_keras.json_files import write_json
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, results)
     print(f"Written to {path}.")

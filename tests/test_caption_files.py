@@ -40,12 +40,20 @@ def test_references_in_every_form(write, content):
 @pytest.mark.parametrize(
     ("content", "received"),
     [
-        (b"", "expected a JSON file. Received: "),
-        ('[{"image_id": 1, "caption": "caf\u00e9"}]'.encode("latin-1"), "UTF-8.* byte 0xe9 at"),
+        (b"", "expected a JSON file in UTF-8. Received: "),
+        (json.dumps(LIST).encode("utf-16"), "expected a JSON file in UTF-8"),
+        (
+            '[{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": "caf\u00e9"}]'.encode(
+                "latin-1"
+            ),
+            "expected UTF-8.* Received: 1 captions that are not, the first one of '2': 'caf",
+        ),
+        ([{"image_id": 3, "caption": "half a \ud83d"}], "Received: 1 captions .* one of '3'"),
         (3, "Received: 3"),
         ([LIST[0], 5, 6], "Received: 2 entries without, the first is number 2: 5"),
         ([{"image_id": 1}], 'Received: 1 entries .* number 1: {"image_id": 1}'),
         ([{"image_id": None, "caption": "a"}], "Received: 1 entries"),
+        ([{"image_id": True, "caption": "a"}], "Received: 1 entries"),
         ([{"image_id": 1, "caption": None}], "Received: 1 entries"),
     ],
 )
@@ -59,6 +67,8 @@ def test_bad_references(write):
         read_references(write({"1": ["a"], "2": "a dog", "3": [None]}))
     with pytest.raises(ValueError, match="2 image ids more than once, the first one '1'"):
         read_references(write(b'{"1": ["a"], "2": ["b"], "1": ["c"], "2": ["d"]}'))
+    with pytest.raises(ValueError, match="2 captions that are not, the first one of '2': 'caf"):
+        read_references(write('{"1": ["a"], "2": ["b", "caf\u00e9", "\u00e9"]}'.encode("latin-1")))
 
 
 def test_candidates_are_no_object(write):

@@ -293,6 +293,8 @@ def test_results_of_another_split_do_not_compare(results, folder, capsys):
     message = error_of(["compare", "results.json", "other.json"], capsys)
     assert "split dev in results.json, test in other.json" in message
     assert "nowhere.json" in error_of(["compare", "results.json", "nowhere.json"], capsys)
+    message = error_of(["compare", "results.json,", "results.json"], capsys)
+    assert message.endswith("joined by one comma each. Received: 'results.json,'\n")
 
 
 def test_captions_of_a_file_are_scored(folder, capsys):

@@ -165,6 +165,30 @@ def test_importing_the_package_is_light():
     assert {"tensorflow", "tensorflow_text", "keras", "matplotlib"}.isdisjoint(output.split())
 
 
+def test_scoring_a_file_needs_no_keras(tmp_path):
+    """In a fresh interpreter: scores and comparisons come without TensorFlow and its noise."""
+    (tmp_path / "captions.json").write_text('[{"image_id": 1, "caption": "a dog"}]')
+    (tmp_path / "references.json").write_text('{"1": ["a dog runs", "a dog"]}')
+    program = (
+        "import sys; from sat_keras import cli, evaluation\n"
+        "evaluation.unavailable = lambda name: f'No {name} here'\n"
+        "run = lambda *words: cli.main(list(words)) and sys.exit('failed')\n"
+        "run('score', 'captions.json', 'references.json', '--out', 'new/scores.json')\n"
+        "run('compare', 'new/scores.json', 'new/scores.json')\n"
+        "print(*sorted(m for m in sys.modules if '.' not in m))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"tensorflow", "keras", "matplotlib"}.isdisjoint(done.stdout.split())
+
+
 # Public names
 
 

@@ -11,6 +11,7 @@ from sat_keras import pretrained
 from sat_keras.captioner import Captioner
 from sat_keras.config import Config
 from sat_keras.encoder import ImageEncoder
+from sat_keras.json_files import write_json
 from sat_keras.tokenizer import Tokenizer
 
 CONFIG = Config.tiny().replace(feature_dim=128, max_length=4)
@@ -49,7 +50,7 @@ def write_training(folder, captioner, encoder_weights=None, in_model=False):
         "encoder": {"weights": encoder_weights, "fingerprint": "", "in_model": in_model},
         "dataset": {"name": "scenes"},
     }
-    pretrained.write_json(folder / "config.json", description)
+    write_json(folder / "config.json", description)
     return folder
 
 
