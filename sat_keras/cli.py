@@ -156,6 +156,8 @@ def _evaluate(arguments):
     search = _search(arguments, captioner.config)
     captions = caption_pictures(captioner, source, list(references), **search)
     captions = dict(zip(references, captions, strict=True))
+    # First, as it took longest: what comes after may fail.
+    _write_captions(arguments.captions, {i: found.text for i, found in captions.items()})
     scores = _scores(captioner, source, captions, table, references, objects, arguments.occlusion)
     training = read_run(folder) or description["training"]
     seconds = round(time.perf_counter() - start, 1)
@@ -176,7 +178,6 @@ def _evaluate(arguments):
     path = _results_path(arguments, folder, is_training=description["vocabulary"] is None)
     write_json(path, results)
     print(f"Written to {path}.")
-    _write_captions(arguments.captions, {i: found.text for i, found in captions.items()})
     if arguments.report:
         _report(arguments.report, results, captions, references, table, captioner.config)
     return results
