@@ -47,6 +47,10 @@ def compare(arguments):
     chance = [name for name in found if name not in real]
     print(f"More than the choice of the pictures explains (p < 0.05): {', '.join(real) or 'none'}.")
     print(f"Not told from chance: {', '.join(chance) or 'none'}.")
+    everything = [name for r in (*first, *second) for name in r["scores"][arguments.protocol]]
+    missing = [name for name in dict.fromkeys(everything) if name not in found]
+    if missing:
+        print(f"Not compared, as not all results have them: {', '.join(missing)}.")
 
 
 def agreement(arguments):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from sat_keras import cli
 from sat_keras.comparison import compare_results, read_results
 from sat_keras.picture_scores import PictureScores
 
@@ -83,6 +84,18 @@ def test_only_scores_that_all_have_are_compared(drawn):
     assert found["rouge_l"].p_value == 1
     with pytest.raises(ValueError, match="must be out of .* Received: 'bleu'"):
         compare_results([results(scores)], [results(scores)], "bleu")
+
+
+def test_the_command_names_what_it_does_not_compare(drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scores, _ = drawn
+    (tmp_path / "a.json").write_text(json.dumps(results(scores, cider=scores, spice=scores)))
+    (tmp_path / "b.json").write_text(json.dumps(results(scores)))
+    assert cli.main(["compare", "a.json,a.json", "b.json"]) == 0
+    output = capsys.readouterr().out
+    assert output.endswith("Not compared, as not all results have them: cider, spice.\n")
+    assert cli.main(["compare", "a.json", "a.json"]) == 0
+    assert "Not compared" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
