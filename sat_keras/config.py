@@ -264,14 +264,18 @@ class Config:
             resize="squash",
             min_count=5,
             attention_dim=256,
-            embedding_dropout=0.3,
-            penalty_weight=0.5,
+            tie_embeddings=True,
+            normalize_annotations=True,
+            embedding_dropout=0.4,
+            annotation_dropout=0.2,
+            # At 1 the penalty holds attention on the whole picture.
+            penalty_weight=0.01,
             label_smoothing=0.1,
             mirror=True,
             learning_rate=1e-3,
             schedule="cosine",
             ema_momentum=0.998,
-            epochs=12,
+            epochs=9,
             precision="mixed_bfloat16",
         )
 

@@ -384,7 +384,7 @@ def train_captioner(
                 # First: it must save the weights that are trained, not their averages.
                 backup,
                 *_dev_callbacks(config, splits["dev"], source, verbose),
-                CheckFirstLoss(),
+                *([] if start else [CheckFirstLoss()]),
                 keras.callbacks.TerminateOnNaN(),
                 best,
                 log,
