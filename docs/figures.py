@@ -3,8 +3,8 @@
     python docs/figures.py [--encoder-weights FILE]
 
 The photos come with scikit-image (`pip install ".[notebooks]"`): the astronaut Eileen Collins
-(NASA, public domain), a man with a camera (Lav Varshney, CC0), the cat Chelsea (Stefan van der Walt,
-CC0), a cup of coffee (Rachel Michetti, CC0) and the launch of a rocket (SpaceX, CC0).
+(NASA, public domain), a man with a camera (Lav Varshney, CC0), the cat Chelsea (Stefan van der
+Walt, CC0), a cup of coffee (Rachel Michetti, CC0) and the launch of a rocket (SpaceX, CC0).
 """
 
 import sys
