@@ -9,6 +9,7 @@ from keras import ops
 
 from sat_keras.config import Config
 from sat_keras.decoder import AttentionDecoder
+from sat_keras.devices import one_device, sum_over_devices
 from sat_keras.encoder import ImageEncoder
 from sat_keras.fusion import fused
 from sat_keras.objective import Reinforce, location_entropy
@@ -213,7 +214,7 @@ class Captioner(keras.Model):
             samples = self.decoder.attention.samples
             y, weight = ops.repeat(y, samples, axis=1), ops.repeat(weight, samples, axis=1)
         words = ops.sum(weight, axis=-1)
-        captions = ops.maximum(ops.sum(ops.cast(words > 0, "float32")), 1.0)
+        captions = ops.sum(ops.cast(words > 0, "float32"))
 
         smoothing = self.config.label_smoothing if training else 0.0
         word_loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
@@ -224,11 +225,13 @@ class Captioner(keras.Model):
         self.cross_entropy_tracker.update_state(
             ops.sum(cross_entropy) / ops.maximum(total_words, 1.0), sample_weight=total_words
         )
-        self.penalty_tracker.update_state(ops.sum(penalty) / captions, sample_weight=captions)
+        self.penalty_tracker.update_state(
+            ops.sum(penalty) / ops.maximum(captions, 1.0), sample_weight=captions
+        )
         loss = ops.sum(word_loss) + self.config.penalty_weight * ops.sum(penalty)
         if self.reinforce:
             loss = loss + ops.sum(self._hard_terms(-cross_entropy, y_pred, weight, training))
-        return loss / captions
+        return loss / ops.maximum(sum_over_devices(captions), 1.0)
 
     def _hard_terms(self, log_probability, y_pred, weight, training):
         """Hard attention's part of every row's loss, 0 outside training; logs it."""
@@ -529,6 +532,10 @@ class CaptionSearch(keras.Model):
         self.search = search
         self.built = True
         self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def predict(self, *args, **kwargs):
+        with one_device():
+            return super().predict(*args, **kwargs)
 
     def call(self, inputs):
         annotations = self.captioner.annotate(inputs)

@@ -114,6 +114,7 @@ def train(arguments):
             keep_encoder=in_model,
             allow_truncated=arguments.allow_truncated,
             start=start,
+            devices=arguments.devices,
             verbose=1 if sys.stdout.isatty() else 2,
         )
     best = log.loc[log[f"dev_{config.monitor}"].idxmax()]
@@ -641,6 +642,13 @@ def _train_options(parser):
         metavar="MODEL",
         help="captioner to take the first weights from, such as one with soft attention for "
         "--attention hard: a folder, or the name of a pretrained one (default: random weights)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="GPUs or other devices that share every minibatch (default: 1)",
     )
     _add_config(parser)
 

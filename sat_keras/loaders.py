@@ -146,6 +146,30 @@ def caption_batches(
     return _batch(choices, read, len(rows), rows_a_batch, assemble)
 
 
+def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
+    """Fills minibatches up with rows that count nothing, for several devices to share them evenly.
+
+    Args:
+        batches: what `caption_batches` returns.
+        multiple: what the number of rows must be a multiple of.
+
+    Returns:
+        Dataset of the same, whose further rows repeat the first one and have the weight 0.
+    """
+
+    def fill(x: dict, y: tf.Tensor, sample_weight: tf.Tensor) -> tuple:
+        missing = -tf.shape(y)[0] % multiple
+
+        def pad(tensor: tf.Tensor) -> tf.Tensor:
+            return tf.concat([tensor, tf.repeat(tensor[:1], missing, axis=0)], axis=0)
+
+        none = tf.zeros_like(sample_weight[:1])
+        weight = tf.concat([sample_weight, tf.repeat(none, missing, axis=0)], axis=0)
+        return {name: pad(tensor) for name, tensor in x.items()}, pad(y), weight
+
+    return batches if multiple == 1 else batches.map(fill)
+
+
 def picture_batches(
     image_ids: Sequence[str], source: Source, batch_size: int = 64
 ) -> tf.data.Dataset:

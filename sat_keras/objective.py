@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from sat_keras.devices import sum_over_devices
+
 # How much of the moving average each minibatch keeps.
 BASELINE_MOMENTUM = 0.9
 
@@ -77,7 +79,12 @@ class Reinforce(keras.Layer):
         self.baseline = baseline
         self.samples = samples
         self.average = self.add_weight(
-            shape=(), initializer="zeros", dtype="float32", trainable=False, name="average"
+            shape=(),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            aggregation="mean",  # of copies that are the same
+            name="average",
         )
         self.built = True
 
@@ -122,8 +129,9 @@ class Reinforce(keras.Layer):
     def _follow(self, log_probability, weight, sampled):
         """Move the average towards this minibatch's, if any of its regions were drawn."""
         sampled = ops.expand_dims(sampled, -1)
-        words = ops.sum(sampled * weight)
-        now = ops.sum(sampled * log_probability) / ops.maximum(words, 1.0)
+        words = sum_over_devices(ops.sum(sampled * weight))
+        total = sum_over_devices(ops.sum(sampled * log_probability))
+        now = total / ops.maximum(words, 1.0)
         momentum = ops.where(words > 0, BASELINE_MOMENTUM, 1.0)
         self.average.assign(momentum * self.average + (1 - momentum) * now)
 

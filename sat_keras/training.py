@@ -15,11 +15,12 @@ import pandas as pd
 from keras import ops
 
 from sat_keras.captioner import Captioner, caption_search
+from sat_keras.devices import Devices
 from sat_keras.evaluation import score_captions
 from sat_keras.features import extract_features
 from sat_keras.fusion import fuse_updates
 from sat_keras.images import load_image, picture_errors
-from sat_keras.loaders import PictureSource, caption_batches, picture_batches
+from sat_keras.loaders import PictureSource, caption_batches, pad_rows, picture_batches
 from sat_keras.pretrained import MODEL_FILE, copy_captioner, save_model
 from sat_keras.tokenizer import Tokenizer
 
@@ -55,7 +56,7 @@ def make_optimizer(config, steps_per_epoch):
     return classes[config.optimizer](**options)
 
 
-def compile_captioner(captioner, steps_per_epoch):
+def compile_captioner(captioner, steps_per_epoch, devices=None):
     """Compile a captioner as its config says.
 
     XLA compiles the whole step on JAX, which has nothing else. On TensorFlow every caption length
@@ -65,12 +66,14 @@ def compile_captioner(captioner, steps_per_epoch):
     Args:
         captioner: A `Captioner`.
         steps_per_epoch: Integer, minibatches an epoch.
+        devices: The `Devices` in whose `building` this is called, if they are several.
 
     Reference:
         Notebook `04_training`.
     """
+    optimizer = fuse_updates(make_optimizer(captioner.config, steps_per_epoch))
     captioner.compile(
-        optimizer=fuse_updates(make_optimizer(captioner.config, steps_per_epoch)),
+        optimizer=devices.distribute(optimizer) if devices else optimizer,
         jit_compile=keras.backend.backend() == "jax",
     )
 
@@ -297,6 +300,7 @@ def train_captioner(
     keep_encoder=False,
     allow_truncated=False,
     start=None,
+    devices=1,
     verbose=2,
 ):
     """Train a captioner on a data set, or go on where an earlier call with the same `out` stopped.
@@ -320,6 +324,7 @@ def train_captioner(
         start: `Captioner` of the same words and sizes to take the first weights from, such as one
             with soft attention for hard attention, or `None` for random ones. Its encoder's are
             taken only where the encoder is trained.
+        devices: Integer, number of devices that share every minibatch, see `sat_keras.devices`.
         verbose: 0 for silence, 1 for progress bars, 2 for a line an epoch.
 
     Returns:
@@ -327,8 +332,8 @@ def train_captioner(
         `penalty`, `dev_bleu4` in percent, `dev_cider` and `seconds`.
 
     Raises:
-        ValueError: If a split is empty, a picture cannot be read, or `start` has other words or
-            sizes.
+        ValueError: If a split is empty, a picture cannot be read, `start` has other words or sizes,
+            there are fewer devices, or several are to train an encoder.
         FloatingPointError: If the loss is no longer a finite number.
 
     Example:
@@ -341,6 +346,7 @@ def train_captioner(
         Notebook `04_training`.
     """
     out = Path(out)
+    devices = _devices(devices, config)
     splits = {name: table[table["split"] == name] for name in ("train", "dev")}
     _check_splits(splits)
     keras.utils.set_random_seed(config.seed)
@@ -348,13 +354,6 @@ def train_captioner(
         splits["train"]["caption"], config.vocabulary_size, config.min_count
     )
     source = _source(splits, encoder, config, features, allow_truncated, verbose)
-    captioner = Captioner(
-        config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
-    )
-    if start is not None:
-        _take_weights(captioner, start)
-    in_file = encoder if keep_encoder or config.encoder_trainable else None
-    copy = copy_captioner(captioner, in_file, "float32")
     backup = Backup(out / BACKUP_FOLDER)
     done = backup.epochs_done
     train = caption_batches(
@@ -368,7 +367,15 @@ def train_captioner(
         mirror=config.mirror,
         first_epoch=done,
     )
-    compile_captioner(captioner, len(train))
+    with devices.building():
+        captioner = Captioner(
+            config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
+        )
+        compile_captioner(captioner, len(train), devices)
+        if start is not None:
+            _take_weights(captioner, start)
+    in_file = encoder if keep_encoder or config.encoder_trainable else None
+    copy = copy_captioner(captioner, in_file, "float32")
     if verbose:
         print(
             f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
@@ -379,7 +386,7 @@ def train_captioner(
     best = KeepBest(copy, out / MODEL_FILE, monitor, config.patience, past.get(monitor, ()))
     log = EpochLog(out / LOG_FILE, past)
     if done < config.epochs and not best.is_over:
-        with picture_errors():
+        with picture_errors(), devices.training():
             callbacks = [
                 # First: it must save the weights that are trained, not their averages.
                 backup,
@@ -391,7 +398,11 @@ def train_captioner(
                 *_tensorboard(out),
             ]
             captioner.fit(
-                train, epochs=config.epochs, verbose=verbose, callbacks=callbacks, shuffle=False
+                pad_rows(train, devices.number),
+                epochs=config.epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                shuffle=False,
             )
         _check_finite(log.table, out)
     backup.delete()
@@ -489,6 +500,15 @@ def _take_weights(captioner, start):
         )
     for mine, its in zip(parts(captioner), parts(start), strict=True):
         mine.set_weights(its.get_weights())
+
+
+def _devices(number, config):
+    if number > 1 and config.encoder_trainable:
+        raise ValueError(
+            "Several devices train the decoder alone: give the config `encoder_trainable=False`, "
+            f"or train on one device. Received: {number} devices, encoder_trainable=True"
+        )
+    return Devices(number)
 
 
 def _source(splits, encoder, config, features, allow_truncated, verbose):

@@ -22,7 +22,7 @@ SOURCES = sorted((REPOSITORY / "sat_keras").rglob("*.py"))
 
 # The only modules that may import TensorFlow. The tokenizer does so in its functions: it counts
 # words and turns ids into text without TensorFlow.
-USES_TENSORFLOW = {"tokenizer", "images", "features", "loaders", "fusion"}
+USES_TENSORFLOW = {"tokenizer", "images", "features", "loaders", "fusion", "devices"}
 # What layers and models are made of imports nothing that is about data, files or training.
 MODEL_PARTS = {"config", "attention", "fusion", "recurrence", "decoder", "encoder", "search"}
 # Python's and Keras's own methods: the class docstring describes what they do here.
@@ -45,6 +45,7 @@ INHERITED_METHODS = {
     "load_assets",
     "save_assets",
     "metrics",
+    "predict",
     "reset_state",
     "result",
     "test_step",
