@@ -17,7 +17,7 @@ from sat_keras.pretrained import load_pretrained
 
 # What an operation's name ends in, and XLA's name for running a compiled function.
 KINDS = {
-    "matrix products": r"MatMul|Einsum",
+    "matrix products": r":\w*(MatMul|Einsum)",
     "compiled loops": r"^CpuExecutable::ExecuteAsyncOnStream$",
     "softmax, top k": r"Softmax|TopK",
     "moving memory": r":\w*(Concat|Gather|Slice|Split|Transpose|Cast|Scatter|Pack|Copy|TensorList)",

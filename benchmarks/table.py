@@ -118,7 +118,16 @@ def profile_table(results):
     return lines
 
 
-TABLES = {"python -m benchmarks": table, "python -m benchmarks profile": profile_table}
+def growth_figure(results):
+    """Return the line that shows `growth.svg`."""
+    return ["![Time and memory by size](growth.svg)"] if "growth" in results else []
+
+
+TABLES = {
+    "python -m benchmarks": table,
+    "python -m benchmarks profile": profile_table,
+    "python -m benchmarks growth": growth_figure,
+}
 
 
 def update_readme(results, path=README):

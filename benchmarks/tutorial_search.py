@@ -24,11 +24,20 @@ class Decoder(nn.Module):
     Args:
         decoder: `sat_keras.decoder.AttentionDecoder` to take the weights of.
         feature_dim: Integer, size of the annotation vectors.
+
+    Raises:
+        ValueError: If the decoder has parts that are not here.
     """
 
     def __init__(self, decoder, feature_dim):
         super().__init__()
         attention = decoder.attention
+        if decoder.word_query or decoder.hard_attention or not decoder.use_output_tanh:
+            raise ValueError(
+                "The loop knows soft attention and the deep output with a tanh, without word "
+                f"queries: compare it with such a decoder. Received: {decoder.get_config()}"
+            )
+        self.epsilon = decoder.normalize.epsilon if decoder.normalize_annotations else None
         self.of_annotations = linear(attention.key_projection)
         self.of_hidden = linear(attention.query_projection)
         self.score = linear(attention.score_vector)
@@ -44,7 +53,16 @@ class Decoder(nn.Module):
         self.cell.bias_hh.data.zero_()
         self.output_hidden = linear(decoder.output_hidden)
         self.output_context = linear(decoder.output_context)
-        self.words = linear(decoder.output_words)
+        self.words = nn.Linear(decoder.embedding_dim, decoder.vocabulary_size, bias=False)
+        self.words.weight = self.embedding.weight
+        if not decoder.tie_embeddings:
+            self.words = linear(decoder.output_words)
+
+    def read(self, annotations):
+        """Normalise a picture's annotation vectors, if that is the decoder's way."""
+        if self.epsilon is None:
+            return annotations
+        return nn.functional.layer_norm(annotations, annotations.shape[-1:], eps=self.epsilon)
 
     def forward(self, annotations, token_ids, hidden, cell):
         """Score the next words of all beams: log-probabilities, new states, attention weights."""
@@ -86,7 +104,7 @@ def search(decoder, annotations, beam_size, length_penalty, longest):
     Returns:
         List of token ids, END included.
     """
-    annotations = torch.from_numpy(annotations)[None]
+    annotations = decoder.read(torch.from_numpy(annotations)[None])
     mean = annotations.mean(dim=1)
     hidden = torch.tanh(decoder.initial_hidden(mean))
     cell = torch.tanh(decoder.initial_cell(mean))

@@ -160,9 +160,10 @@ def test_training_is_compared_with_pytorch(monkeypatch):
 
 
 @needs_torch
-def test_the_loop_finds_the_same_captions():
+@pytest.mark.parametrize("options", [{}, {"tie_embeddings": True, "normalize_annotations": True}])
+def test_the_loop_finds_the_same_captions(options):
     keras.utils.set_random_seed(2)
-    captioner = Captioner(Config.tiny().replace(max_length=4, beam_size=5), TOKENIZER)
+    captioner = Captioner(Config.tiny().replace(max_length=4, beam_size=5, **options), TOKENIZER)
     generator = np.random.default_rng(2)
     for variable in captioner.trainable_variables:
         variable.assign(generator.normal(scale=0.8, size=variable.shape))
@@ -170,6 +171,13 @@ def test_the_loop_finds_the_same_captions():
     expected = [caption.text for caption in captioner.caption(annotations=annotations)]
     assert len(set(expected)) > 3
     assert searching.loop(captioner, annotations)["texts"] == expected
+
+
+@needs_torch
+def test_the_loop_knows_what_it_does_not_know():
+    captioner = Captioner(Config.tiny().replace(use_word_query=True), TOKENIZER)
+    with pytest.raises(ValueError, match=r"with such a decoder\. Received: "):
+        searching.loop(captioner, np.zeros((1, 4, 8), "float32"))
 
 
 def test_share_of_same_captions():
