@@ -83,8 +83,10 @@ def caption_batches(
       sorted by length (ties stay shuffled) and cut, so that only a few minibatches hold two
       neighbouring lengths; the captions that are left over are drawn at random and come last.
     - `group="picture"`: a row is a picture with all its captions, which share its annotation
-      vectors. Rows are grouped by the picture's longest caption. `batch_size` still counts
-      captions.
+      vectors, in random order. `batch_size` still counts captions. Lengths are mixed, for they
+      tell what is in a picture: on the drawn scenes a minibatch of one length is one of pictures
+      with one number of objects, by which the batch normalisation of a CNN in training gives the
+      number away.
 
     Every caption comes once an epoch. Each pass over the dataset is the next epoch of `seed`, in
     a new order; two datasets of one seed give the same epochs whatever else draws random numbers.
@@ -130,7 +132,10 @@ def caption_batches(
 
     def draw_epoch(epoch: int) -> np.ndarray:
         generator = np.random.default_rng((seed, epoch))
-        order = epoch_order(captions.lengths, rows_a_batch, generator if shuffle else None)
+        if group == "picture" and shuffle:
+            order = generator.permutation(len(rows))
+        else:
+            order = epoch_order(captions.lengths, rows_a_batch, generator if shuffle else None)
         view = generator.integers(len(views), size=len(order))
         return np.stack([order, view], axis=-1)  # (rows, 2)
 

@@ -176,6 +176,19 @@ def test_a_later_first_epoch_goes_on_where_the_passes_before_would_have_led(batc
         assert_same(epoch, arrays(rest))
 
 
+def test_minibatches_of_pictures_do_not_tell_them_apart_by_length(tokenizer, source):
+    captions = ["picture"] * 4 + ["picture very very very"] * 4
+    table = pd.DataFrame({"image_id": source.image_ids, "caption": captions})
+
+    def mixed(group):
+        dataset = caption_batches(table, tokenizer, source, 4, group=group)
+        words = [weight.sum(axis=(1, 2)) for _ in range(4) for _, _, weight in arrays(dataset)]
+        return [np.ptp(number) > 0 for number in words]
+
+    assert sum(mixed("picture")) > 4
+    assert not any(mixed("length"))
+
+
 def test_without_shuffle_every_epoch_is_by_length(batches):
     dataset = batches(shuffle=False, batch_size=1)
     first = arrays(dataset)

@@ -232,7 +232,13 @@ def start(table):
 def started(table, tmp_path, monkeypatch):
     """Begins a training from a captioner; returns the one that would be trained."""
     models = []
-    monkeypatch.setattr(training.Captioner, "fit", lambda model, *_, **__: models.append(model))
+
+    def fit(model, *_, callbacks, **__):
+        models.append(model)
+        # Its first loss is that of a model that has learned.
+        assert not any(isinstance(callback, training.CheckFirstLoss) for callback in callbacks)
+
+    monkeypatch.setattr(training.Captioner, "fit", fit)
     monkeypatch.setattr(training, "_check_finite", lambda *_: None)
 
     def begin(start, **changes):
