@@ -3,8 +3,8 @@
     python docs/results_table.py
 
 A table stands between two comments, of which the first names the files that are shown, as patterns;
-those of attention, of the agreement with people and of the settings which a file says were tried as
-well:
+those of attention, of the agreement with people, of the settings which a file says were tried and
+of hard attention's variance as well:
 
     <!-- results: flickr8k-soft-* scenes-* -->
     <!-- end of results -->
@@ -14,6 +14,8 @@ well:
     <!-- end of agreement -->
     <!-- tried: flickr8k-consensus -->
     <!-- end of tried -->
+    <!-- variance: hard-variance -->
+    <!-- end of variance -->
 """
 
 import json
@@ -23,7 +25,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "results" / "README.md")
 TABLE = re.compile(
-    r"(<!-- (results|attention|agreement|tried): ([^>]*) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+    r"(<!-- (results|attention|agreement|tried|variance): ([^>]*) -->\n).*?(<!-- end of \2 -->)",
+    re.DOTALL,
 )
 SCORES = {
     **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)},
@@ -150,6 +153,19 @@ def tried_table(results):
     return "".join(f"{line}\n" for line in lines)
 
 
+def variance_table(results):
+    """The gradient's variance and the loss after training of every setting of hard attention."""
+    lines = [
+        "| mixing | baseline | samples | variance | −log p after the training, nats a word |",
+        "|---" * 5 + "|",
+    ]
+    for row, curve in zip(results["variances"], results["curves"], strict=True):
+        loss = sum(losses[-1] for losses in curve["losses"]) / len(curve["losses"])
+        cells = [row["mixing"], row["baseline"], row["samples"], f"{row['variance']:.3g}"]
+        lines.append(f"| {' | '.join(map(str, [*cells, f'{loss:.2f}']))} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def with_tables(page):
     """A page's text with its tables as they should be."""
     everything = read_results()
@@ -170,7 +186,8 @@ def with_tables(page):
         if kind == "attention":
             return start + attention_table(shown) + end
         (results,) = shown.values()
-        return start + {"agreement": agreement_table, "tried": tried_table}[kind](results) + end
+        make = {"agreement": agreement_table, "tried": tried_table, "variance": variance_table}
+        return start + make[kind](results) + end
 
     return TABLE.sub(fill, page.read_text(encoding="utf-8"))
 
