@@ -251,8 +251,8 @@ class Config:
             mirror=True,
             learning_rate=1e-3,
             schedule="cosine",
-            epochs=16,
-            patience=16,
+            epochs=14,
+            patience=14,
             beam_size=3,
         )
 
