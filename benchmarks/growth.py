@@ -118,6 +118,7 @@ def plot(growth):
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     figure.savefig(FIGURE, metadata={"Date": None})
+    plt.close(figure)
 
 
 def main(arguments=None):
