@@ -939,16 +939,15 @@ def main(argv=None):
 
     Returns:
         Integer exit code: 0, 1 if some photos could not be captioned, 2 for an error that the user
-        can mend, 130 after Ctrl-C.
+        can mend, 130 after Ctrl-C, 141 if whoever read the output stopped reading.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        with _short_warnings():
-            arguments = _parser().parse_args(argv)
-            arguments.command_line = shlex.join(["sat-keras", *argv])
-            if arguments.needs_keras:
-                _import_quietly()
-            return arguments.run(arguments) or 0
+        return _run(argv)
+    except BrokenPipeError:
+        # As in `sat-keras ... | head -1`. What Python still writes at its exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
         return 130
@@ -957,6 +956,19 @@ def main(argv=None):
             raise
         print(f"sat-keras: error: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _run(argv):
+    """Runs a command; what it printed has left the program when it returns, or exits for --help."""
+    try:
+        with _short_warnings():
+            arguments = _parser().parse_args(argv)
+            arguments.command_line = shlex.join(["sat-keras", *argv])
+            if arguments.needs_keras:
+                _import_quietly()
+            return arguments.run(arguments) or 0
+    finally:
+        sys.stdout.flush()
 
 
 def _sentence(error):

@@ -566,6 +566,22 @@ def test_help_needs_no_keras(repository):
     assert done.stderr == ""
 
 
+def test_a_reader_that_has_gone_is_no_error(repository):
+    """As in `sat-keras score --help | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "import sys; from sat_keras.cli import main; sys.exit(main(['score', '--help']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=repository,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_noise_of_imports_is_held_back_and_shown_after_an_error(capfd):
     with cli._quiet_stderr():
         os.write(2, b"noise")
