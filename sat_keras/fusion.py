@@ -77,7 +77,10 @@ def fuse_updates(optimizer):
             return plain(gradients, trainable_variables)
         if not optimizer.built:
             optimizer.build(trainable_variables)
-        tf.function(lambda x: plain(x, trainable_variables), jit_compile=True)(gradients)
+        update = tf.function(
+            lambda x: plain(x, trainable_variables), jit_compile=True, autograph=False
+        )
+        update(gradients)
         return optimizer.iterations
 
     optimizer.apply = apply
@@ -89,4 +92,5 @@ def _compiled(function, *shapes):
     """Compile for these shapes: for known sizes TensorFlow would take what has unknown ones."""
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=True)
+    # Without AutoGraph, which would take half a second to read functions that have no `if` for it.
+    return tf.function(function, jit_compile=True, autograph=False)
