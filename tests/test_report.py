@@ -5,6 +5,8 @@ import html.parser
 import io
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -192,6 +194,89 @@ def test_scores_stand_with_their_intervals_and_what_is_missing_is_left_out(make)
 def test_few_and_empty_captions(make, texts):
     _, page = make(texts, {image_id: REFERENCES[image_id] for image_id in texts})
     assert len(json.loads(page.data)["rows"]) == len(texts)
+
+
+def open_in_browser(path, script, width):
+    """What a script returns that uses the page in a dark headless Chromium without a network."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs a browser, chromium or google-chrome: apt-get install chromium")
+    run = f"document.body.dataset.found = JSON.stringify((() => {{ {script} }})())"
+    page = path.read_text(encoding="utf-8").replace("</body>", f"<script>{run}</script></body>")
+    used = path.with_name("used.html")
+    used.write_text(page, encoding="utf-8")
+    switches = {
+        "user-data-dir": path.parent / "profile",
+        "host-resolver-rules": "MAP * ~NOTFOUND",
+        "blink-settings": "preferredColorScheme=0",  # dark
+        "window-size": f"{width},900",
+    }
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *(f"--{name}={value}" for name, value in switches.items()),
+            used.as_uri(),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    (body,) = Page(done.stdout).having("body")
+    return json.loads(body["data-found"])
+
+
+USE = """
+const rows = () => [...document.querySelectorAll("#all tbody tr")];
+const column = (i) => rows().map((row) => row.cells[i].innerText.trim());
+const click = (name) =>
+  [...document.querySelectorAll("#all th button")].find((b) => b.textContent === name).click();
+const search = (text) => {
+  const query = document.getElementById("query");
+  query.value = text;
+  query.dispatchEvent(new Event("input"));
+};
+const found = {overflow: document.documentElement.scrollWidth - innerWidth};
+found.background = getComputedStyle(document.body).backgroundColor;
+found.by_cider = column(2).map(Number);
+click("Words");
+found.by_words = column(5).map(Number);
+click("Words");
+found.by_words_ascending = column(5).map(Number);
+search("RUNNING dog");
+found.ids = column(0);
+found.references = rows()[0].querySelector("li").checkVisibility();
+search("no such word");
+found.nothing = [rows().length, document.getElementById("status").value];
+const stage = document.querySelector("#best ~ .cards .stage");
+const word = document.querySelectorAll("#best ~ .cards button")[1];
+const looking = () => stage.classList.contains("looking");
+found.looking = [looking()];
+word.dispatchEvent(new PointerEvent("pointerenter"));
+found.looking.push(looking());
+word.dispatchEvent(new PointerEvent("pointerleave"));
+found.looking.push(looking());
+word.click();
+word.dispatchEvent(new PointerEvent("pointerleave"));
+found.looking.push(looking());
+found.note = stage.parentElement.querySelector(".note").textContent;
+return found;
+"""
+
+
+def test_a_browser_shows_sorts_searches_and_explores(make, tmp_path):
+    make()
+    found = open_in_browser(tmp_path / "new" / "report" / "index.html", USE, width=500)
+    assert found["overflow"] <= 0
+    assert found["background"] == "rgb(21, 23, 26)"  # dark, as the reader wants it
+    cider = score_pictures(TEXTS, REFERENCES).each()["cider"]
+    assert found["by_cider"] == pytest.approx(sorted(cider, reverse=True), abs=1e-3)
+    assert found["by_words"] == [3, 3, 2, 0]
+    assert found["by_words_ascending"] == [0, 2, 3, 3]
+    assert found["ids"] == ["a"]
+    assert found["references"], "a hit in a reference must be open to see"
+    assert found["nothing"] == [0, "No caption has all of these words."]
+    assert found["looking"] == [False, True, False, True]  # before, at, off and on a click
+    assert found["note"].startswith("“dog”: ")
 
 
 def test_histogram_counts_every_value_once():
