@@ -23,9 +23,11 @@ def compiled(rounds, pictures):
     """Pictures a second of `CaptionSearch`, and the loop's on a sample of the pictures."""
     from benchmarks.data import dev_captions, dev_features
     from sat_keras.captioner import caption_search
+    from sat_keras.evaluation import score_captions
 
     features = dev_features()
-    image_ids = dev_captions()["image_id"].unique()
+    references = dev_captions().groupby("image_id", sort=False)["caption"].agg(list)
+    image_ids = references.index
     annotations = features.read(features.lookup(image_ids)).numpy()
     searches = {}
     sizes = annotations[: BATCH + len(annotations) % BATCH]  # of all minibatches, to compile for
@@ -47,7 +49,15 @@ def compiled(rounds, pictures):
         loop_seconds.append(part["seconds"])
     loop_rate = pictures / np.array(loop_seconds)
     rates = {name: len(annotations) / np.array(values) for name, values in seconds.items()}
+    bleu4 = {
+        name: score_captions(
+            dict(zip(image_ids, texts[name], strict=True)), dict(references), ["coco"], ("bleu",)
+        )["coco"]["bleu4"]
+        for name in texts
+    }
     return {
+        "beam_bleu4": bleu4["float32"],
+        "beam_bleu4_bfloat16": bleu4["mixed_bfloat16"],
         "beam_vs_loop": spread(rates["float32"] / loop_rate),
         "beam_vs_loop_bfloat16": spread(rates["mixed_bfloat16"] / loop_rate),
         "beam_same_captions": share_of_same(texts["float32"], part["texts"]),

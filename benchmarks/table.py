@@ -61,6 +61,8 @@ ROWS = (
         ("", "beam_vs_loop_bfloat16", TIMES),
     ),
     ("same captions as in float32", "-", ("", "beam_same_captions_bfloat16", SHARE)),
+    ("dev BLEU-4 of that search, float32", "-", ("", "beam_bleu4", "{:.2f}")),
+    ("the same in bfloat16", "float32", ("within 0.3", "beam_bleu4_bfloat16", "{:.2f}")),
     (
         "feature extraction, VGG16, float32",
         "roofline",
