@@ -12,43 +12,43 @@ import numpy as np
 
 from benchmarks.measure import REPOSITORY, run_part, spread
 from sat_keras.pretrained import load_pretrained
+from sat_keras.training import SEARCH_BATCH
 
 PRETRAINED = "flickr8k-soft-vgg16"
 BEAMS = 5
-BATCH = 64
+BATCH = SEARCH_BATCH
 SAMPLE = REPOSITORY / "outputs" / "benchmarks" / "sample.npy"
 
 
 def compiled(rounds, pictures):
-    """Pictures a second of `CaptionSearch`, and the loop's on a sample of the pictures."""
+    """Pictures a second of captioning from cached features, and the loop's on a sample of them."""
     from benchmarks.data import dev_captions, dev_features
-    from sat_keras.captioner import caption_search
     from sat_keras.evaluation import score_captions
+    from sat_keras.training import caption_pictures
 
     features = dev_features()
     references = dev_captions().groupby("image_id", sort=False)["caption"].agg(list)
-    image_ids = references.index
-    annotations = features.read(features.lookup(image_ids)).numpy()
-    searches = {}
-    sizes = annotations[: BATCH + len(annotations) % BATCH]  # of all minibatches, to compile for
-    for precision in ("float32", "mixed_bfloat16"):
-        captioner = load_pretrained(PRETRAINED, encoder=False, dtype=precision)
-        searches[precision] = caption_search(captioner, beam_size=BEAMS)
-        searches[precision].predict({"annotations": sizes}, batch_size=BATCH, verbose=0)
-    seconds, loop_seconds, texts = {precision: [] for precision in searches}, [], {}
+    image_ids = list(references.index)
+    captioners = {
+        precision: load_pretrained(PRETRAINED, encoder=False, dtype=precision)
+        for precision in ("float32", "mixed_bfloat16")
+    }
+    for captioner in captioners.values():  # compiles
+        caption_pictures(captioner, features, image_ids[:BATCH], beam_size=BEAMS)
+    seconds, loop_seconds, texts = {precision: [] for precision in captioners}, [], {}
     SAMPLE.parent.mkdir(parents=True, exist_ok=True)
-    np.save(SAMPLE, annotations[:pictures])
+    np.save(SAMPLE, features.read(features.lookup(image_ids[:pictures])).numpy())
     for _ in range(rounds):
-        for precision, search in searches.items():
+        for precision, captioner in captioners.items():
             start = time.perf_counter()
-            found = search.predict({"annotations": annotations}, batch_size=BATCH, verbose=0)
+            found = caption_pictures(captioner, features, image_ids, beam_size=BEAMS)
             seconds[precision].append(time.perf_counter() - start)
-            texts[precision] = [caption.text for caption in search.captioner.read(found)]
+            texts[precision] = [caption.text for caption in found]
         # In a process of its own, where PyTorch has the cores for itself.
         part = run_part("benchmarks.searching", "--loop")
         loop_seconds.append(part["seconds"])
     loop_rate = pictures / np.array(loop_seconds)
-    rates = {name: len(annotations) / np.array(values) for name, values in seconds.items()}
+    rates = {name: len(image_ids) / np.array(values) for name, values in seconds.items()}
     bleu4 = {
         name: score_captions(
             dict(zip(image_ids, texts[name], strict=True)), dict(references), ["coco"], ("bleu",)
@@ -62,7 +62,7 @@ def compiled(rounds, pictures):
         "beam_vs_loop_bfloat16": spread(rates["mixed_bfloat16"] / loop_rate),
         "beam_same_captions": share_of_same(texts["float32"], part["texts"]),
         "beam_same_captions_bfloat16": share_of_same(texts["mixed_bfloat16"], texts["float32"]),
-        "beam_pictures": len(annotations),
+        "beam_pictures": len(image_ids),
         "beam_loop_sample": pictures,
         "pictures_per_second": {
             **{name: spread(rate) for name, rate in rates.items()},

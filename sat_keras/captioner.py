@@ -339,11 +339,12 @@ class Captioner(keras.Model):
         """
         annotations, keys = self.decoder.read_annotations(annotations)
         hidden, cell = self.decoder.initial_state(annotations)
-        prepared = self.decoder.prepare_steps(keys)
 
         batch_size, num_regions = ops.shape(annotations)[:2]
         steps = self.config.max_length + 1 if steps is None else steps
         rows = self.config.beam_size if rows is None else rows
+        known = annotations.shape[0]  # None where a data set's minibatches may differ
+        prepared = self.decoder.prepare_steps(keys, known and known * steps * rows)
         shape = (steps, batch_size, rows, num_regions)
         sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
 

@@ -302,16 +302,23 @@ class AttentionDecoder(keras.Layer):
         mask = layer(ops.ones_like(x[:, ::samples]), training=training)
         return x * ops.repeat(mask, samples, axis=1)
 
-    def prepare_steps(self, keys):
+    def prepare_steps(self, keys, words=None):
         """Compute what all steps of a search have in common.
 
         Args:
             keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
+            words: Integer, how many words the steps will read in all, or `None` for a great many.
+                From the vocabulary's size on all its words are read beforehand, once.
 
         Returns:
-            Tuple of the keys' `attention_factors` and the `recurrence_weights`, for `step`.
+            Tuple of the keys' `attention_factors`, the `recurrence_weights`, and what the
+            vocabulary's words put into the recurrence or `None`, for `step`.
         """
-        return attention_factors(keys), self.recurrence_weights()
+        read = None
+        if words is None or words >= self.vocabulary_size:
+            vocabulary = ops.cast(self.embedding.embeddings, self.compute_dtype)
+            read = ops.cast(self._read_words(vocabulary), "float32")
+        return attention_factors(keys), self.recurrence_weights(), read
 
     def step(self, token_ids, states, annotations, keys, sampling=None, prepared=None):
         """Decode one word further, as search does.
@@ -329,10 +336,14 @@ class AttentionDecoder(keras.Layer):
             and a dictionary of `attention_weights`, shape `(batch_size, captions, num_regions)`,
             and `gate`, shape `(batch_size, captions)`.
         """
-        factors, weights = prepared or self.prepare_steps(keys)
+        factors, weights, vocabulary = prepared or self.prepare_steps(keys, words=0)
         embedded = self.embedding(token_ids)
+        if vocabulary is None:
+            read = ops.cast(self._read_words(embedded), "float32")
+        else:
+            read = ops.take(vocabulary, token_ids, axis=0)
         new = attention_step(
-            ops.cast(self._read_words(embedded), "float32"),
+            read,
             states["hidden"],
             states["cell"],
             annotations,
