@@ -251,8 +251,8 @@ class Config:
             mirror=True,
             learning_rate=1e-3,
             schedule="cosine",
-            epochs=14,
-            patience=14,
+            epochs=24,
+            patience=24,
             beam_size=3,
         )
 
