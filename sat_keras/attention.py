@@ -5,6 +5,8 @@ import collections
 import keras
 from keras import ops
 
+from sat_keras.dense import RowDense
+
 CONTEXTS = ("expected", "argmax", "sampled")
 EXPECTED_PER = ("picture", "batch")
 
@@ -68,13 +70,13 @@ class BahdanauAttention(keras.Layer):
             )
         self.attention_dim = attention_dim
         self.supports_masking = True
-        self.key_projection = keras.layers.Dense(
+        self.key_projection = RowDense(
             attention_dim, name="key_projection", dtype=self.dtype_policy
         )
-        self.query_projection = keras.layers.Dense(
+        self.query_projection = RowDense(
             attention_dim, use_bias=False, name="query_projection", dtype=self.dtype_policy
         )
-        self.score_vector = keras.layers.Dense(
+        self.score_vector = RowDense(
             1, use_bias=False, name="score_vector", dtype=self.dtype_policy
         )
 

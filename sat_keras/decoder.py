@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from sat_keras.attention import BahdanauAttention, HardAttention
+from sat_keras.dense import RowDense
 from sat_keras.recurrence import (
     RecurrenceWeights,
     attention_factors,
@@ -129,7 +130,7 @@ class AttentionDecoder(keras.Layer):
             )
 
         def dense(units, name, **options):
-            return keras.layers.Dense(units, name=name, dtype=self.dtype_policy, **options)
+            return RowDense(units, name=name, dtype=self.dtype_policy, **options)
 
         def drop(rate, name):
             return keras.layers.Dropout(rate, name=name, dtype=self.dtype_policy)
@@ -291,7 +292,7 @@ class AttentionDecoder(keras.Layer):
             output = self._drop(self.drop_output, output, training)
         if self.tie_embeddings:
             kernel = ops.transpose(self.embedding.embeddings)
-            return ops.matmul(output, ops.cast(kernel, self.compute_dtype))
+            return ops.tensordot(output, ops.cast(kernel, self.compute_dtype), axes=1)
         return self.output_words(output)
 
     def _drop(self, layer, x, training):

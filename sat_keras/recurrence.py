@@ -253,7 +253,7 @@ def _backward(upstream, outputs, embedded, hidden, cell, annotations, keys, weig
     score_vector = ops.cast(weights.score_vector[:, 0], "float32")
     previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
     previous_cell = ops.concatenate([cell[None], saved["cell"][:-1]])
-    queries = ops.matmul(previous_hidden, weights.kernels[:, :attention_dim])
+    queries = ops.tensordot(previous_hidden, weights.kernels[:, :attention_dim], axes=1)
     queries = attention_factors(_add_words(queries, embedded, weights.kernels.shape[-1]))
     kernels_t = ops.transpose(weights.kernels)
     context_kernel_t = ops.transpose(weights.context_kernel)
