@@ -43,6 +43,8 @@ def compare(arguments):
         ends = f"{row.low:+.{digits}f} .. {row.high:+.{digits}f}"
         shown = "".join(f"{mean:>16}" for mean in means)
         print(f"{name:8}{shown}{row.difference:>+9.{digits}f}{ends:>18}{row.p_value:>9.4f}")
+    if len(first) > 1 or len(second) > 1:
+        print("±: standard deviation over a model's seeds; interval and p are of the pictures.")
     real = [name for name, row in found.items() if row.p_value < 0.05]
     chance = [name for name in found if name not in real]
     print(f"More than the choice of the pictures explains (p < 0.05): {', '.join(real) or 'none'}.")

@@ -86,7 +86,7 @@ def test_only_scores_that_all_have_are_compared(drawn):
         compare_results([results(scores)], [results(scores)], "bleu")
 
 
-def test_the_command_names_what_it_does_not_compare(drawn, tmp_path, monkeypatch, capsys):
+def test_the_command_says_what_its_figures_are(drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scores, _ = drawn
     (tmp_path / "a.json").write_text(json.dumps(results(scores, cider=scores, spice=scores)))
@@ -94,8 +94,11 @@ def test_the_command_names_what_it_does_not_compare(drawn, tmp_path, monkeypatch
     assert cli.main(["compare", "a.json,a.json", "b.json"]) == 0
     output = capsys.readouterr().out
     assert output.endswith("Not compared, as not all results have them: cider, spice.\n")
+    assert "±: standard deviation over a model's seeds" in output
     assert cli.main(["compare", "a.json", "a.json"]) == 0
-    assert "Not compared" not in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "Not compared" not in output
+    assert "±" not in output  # one seed has no spread
 
 
 @pytest.mark.parametrize(
