@@ -24,7 +24,16 @@ SOURCES = sorted((REPOSITORY / "sat_keras").rglob("*.py"))
 # words and turns ids into text without TensorFlow.
 USES_TENSORFLOW = {"tokenizer", "images", "features", "loaders", "fusion", "devices"}
 # What layers and models are made of imports nothing that is about data, files or training.
-MODEL_PARTS = {"config", "attention", "fusion", "recurrence", "decoder", "encoder", "search"}
+MODEL_PARTS = {
+    "config",
+    "attention",
+    "fusion",
+    "recurrence",
+    "decoder",
+    "dense",
+    "encoder",
+    "search",
+}
 # Python's and Keras's own methods: the class docstring describes what they do here.
 INHERITED_METHODS = {
     "build",
