@@ -6,7 +6,7 @@ README = FOLDER / "README.md"
 END = "<!-- end of table -->"
 
 # What, against what, the bar, the key, and how its numbers are written.
-TIMES, SHARE, SECONDS, RATE = "{:.1f}x", "{:.0%}", "{:.2f} s", "{:.0f}/s"
+TIMES, SHARE, SECONDS, RATE = "{:.1f}x", "{:.1%}", "{:.2f} s", "{:.0f}/s"
 ROWS = (
     (
         "training step, float32, five captions of a picture share it",
