@@ -92,5 +92,5 @@ def _compiled(function, *shapes):
     """Compile for these shapes: for known sizes TensorFlow would take what has unknown ones."""
     import tensorflow as tf
 
-    # Without AutoGraph, which would take half a second to read functions that have no `if` for it.
+    # Without AutoGraph: it would read and rewrite functions in which there is nothing to rewrite.
     return tf.function(function, jit_compile=True, autograph=False)
