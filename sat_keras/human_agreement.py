@@ -6,7 +6,8 @@ something that nobody here wrote:
 - `expert`: pairs whose caption is one of the picture's own are left out; the ratings of the three
   experts are a row each; tau-c;
 - `crowd`: the rating is the share of yes; a caption of the picture itself that was judged is taken
-  out of the picture's references, for all captions that were judged with it; tau-b.
+  out of the picture's references, for all captions that were judged with it, as in CLIPScore's
+  `flickr8k_example/download.py`; tau-b.
 
 Each caption is scored by itself against the captions of its picture. CIDEr's weights of words come
 from the references of all pairs that are scored.
