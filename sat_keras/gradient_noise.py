@@ -45,16 +45,34 @@ def gradient_samples(captioner, annotations, token_ids, targets, draws, warmup=0
             "Only hard attention draws: make the captioner with `attention='hard'`. "
             f"Received: attention={captioner.config.attention!r}"
         )
-    # A step of plain gradient descent of rate 1 is the gradient, on every backend.
+    # A step of plain gradient descent of rate 1 is the gradient, on every backend. One epoch is one
+    # step: `train_on_batch` traces anew at every call in Keras 3.6.
     copy = copy_captioner(captioner, None, "float32")
     copy.compile(keras.optimizers.SGD(1.0))
-    inputs = {"annotations": annotations, "token_ids": token_ids}
-    start = [ops.convert_to_numpy(weight) for weight in copy.trainable_variables]
-    gradients = []
-    for _ in range(warmup + draws):
-        for weight, value in zip(copy.trainable_variables, start, strict=True):
+    steps = _Steps()
+    copy.fit(
+        {"annotations": annotations, "token_ids": token_ids},
+        targets,
+        batch_size=len(targets),
+        epochs=warmup + draws,
+        callbacks=[steps],
+        verbose=0,
+    )
+    return np.stack(steps.taken[warmup:])
+
+
+class _Steps(keras.callbacks.Callback):
+    """Collects how far each epoch moves the weights, and takes them back."""
+
+    def on_train_begin(self, logs=None):
+        self.start = [np.array(ops.convert_to_numpy(weight)) for weight in self._weights()]
+        self.taken = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        moved = zip(self.start, self._weights(), strict=True)
+        self.taken.append(np.concatenate([np.ravel(x - ops.convert_to_numpy(y)) for x, y in moved]))
+        for weight, value in zip(self._weights(), self.start, strict=True):
             weight.assign(value)
-        copy.train_on_batch(inputs, targets)
-        moved = zip(start, copy.trainable_variables, strict=True)
-        gradients.append(np.concatenate([np.ravel(x - ops.convert_to_numpy(y)) for x, y in moved]))
-    return np.stack(gradients[warmup:])
+
+    def _weights(self):
+        return self.model.trainable_variables
