@@ -45,6 +45,7 @@ LEARNING_RATE = 0.01
 BASELINES, SAMPLES, MIXING = ("none", "average"), (1, 5, 10), (0.0, 0.5)
 SETTINGS = tuple(itertools.product(MIXING, BASELINES, SAMPLES))
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, as in sat_keras.visualization
+_MARKS = "os^"
 
 
 def problem(pictures, seed=0):
@@ -237,6 +238,9 @@ def _draw_curves(panel, curves, every):
             every * np.arange(losses.shape[1]),
             losses.mean(axis=0),
             color=_COLOURS[SAMPLES.index(curve["samples"])],
+            marker=_MARKS[SAMPLES.index(curve["samples"])],
+            markersize=4,
+            markevery=2,
             linestyle=["--", "-"][curve["baseline"] == "average"],
             label=f"N = {curve['samples']}, {_baseline(curve['baseline'])}",
         )

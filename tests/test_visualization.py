@@ -326,6 +326,12 @@ def test_train_and_dev_differ_in_more_than_colour(log):
     assert train.get_marker() != dev.get_marker()
 
 
+def test_curves_of_a_panel_differ_in_more_than_colour():
+    names = ["loss", "cross_entropy", "nll", "val_loss", "val_cross_entropy", "val_nll"]
+    lines = plot_history({name: [2.0, 1.0] for name in names}).axes[0].lines
+    assert len({line.get_marker() for line in lines}) == len(names)
+
+
 def test_best_epoch_of_each_score_is_marked(log):
     bleu, cider = plot_history(log).axes[2:]
     assert [(text.get_text(), text.xy) for text in bleu.texts] == [("21.5", (2, 21.5))]
@@ -374,6 +380,23 @@ def test_a_saved_figure_is_small_described_and_closed(image, attention, tmp_path
         assert written.format == "PNG"
         assert written.size == tuple(np.round(100 * figure.get_size_inches()).astype(int))
         assert written.text == {"Description": "β of two dogs"}
+
+
+def test_colours_are_kept_where_they_are_rare(tmp_path):
+    """A small yellow thing, dimmed, must not be drawn in an orange that is there as well."""
+    generator = np.random.default_rng(0)
+    scene = generator.normal(150, 25, (64, 64, 1)) + generator.normal(0, 12, (64, 64, 3))
+    scene[20:28, 44:52], scene[44:52, 8:16] = (245, 215, 40), (240, 125, 20)  # yellow, orange
+    far = np.hypot(*(np.indices((8, 8)) - 4))
+    maps = np.stack([np.exp(-far / T) / np.exp(-far / T).sum() for T in (0.2, 5, 1000)])
+    figure = plot_attention(scene.clip(0, 255).astype("uint8"), WORDS, maps)
+    figure.savefig(tmp_path / "all.png", dpi=100)
+    drawn, kept = (
+        np.asarray(Image.open(path).convert("RGB")).astype(int)
+        for path in (tmp_path / "all.png", save_figure(figure, tmp_path / "palette.png"))
+    )
+    assert np.abs(kept - drawn).max() < 30
+    assert np.all(kept[0] == 255)  # the paper
 
 
 def test_the_size_limit_holds_for_many_panels_of_noise(image, tmp_path):
