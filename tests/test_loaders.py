@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sat_keras.dense import RowDense
 from sat_keras.features import FeatureCache, extract_features
 from sat_keras.images import picture_errors
 from sat_keras.loaders import (
@@ -273,7 +274,7 @@ def test_keras_fits_on_the_batches(batches):
     token_ids = keras.Input((1, None), dtype="int32", name="token_ids")
     embedded = keras.layers.Embedding(40, 5)(token_ids)
     context = keras.layers.Flatten()(annotations)[:, None, None]
-    logits = keras.layers.Dense(40)(embedded + keras.layers.Dense(5)(context))
+    logits = RowDense(40)(embedded + keras.layers.Dense(5)(context))
     model = keras.Model({"annotations": annotations, "token_ids": token_ids}, logits)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     history = model.fit(batches(), epochs=2, shuffle=False, verbose=0).history["loss"]
