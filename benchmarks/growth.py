@@ -113,7 +113,7 @@ def plot(growth):
     for axis, (name, values, label) in zip(axes, panels, strict=True):
         axis.plot([int(x) for x in values], list(values.values()), "o-")
         axis.set(xlabel=LABELS[name], ylabel=label, xscale="log")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(values.values()))
         axis.set_xticks([int(x) for x in values], [f"{int(x):,}" for x in values], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
