@@ -275,7 +275,8 @@ class Config:
             learning_rate=1e-3,
             schedule="cosine",
             ema_momentum=0.998,
-            epochs=9,
+            epochs=13,
+            monitor="bleu4",
             precision="mixed_bfloat16",
         )
 
