@@ -156,6 +156,18 @@ class Sampling(collections.namedtuple("Sampling", ["noise", "expected"])):
 
     __slots__ = ()
 
+    def at(self, step, queries):
+        """Take the noise of one step, of the first few queries.
+
+        Args:
+            step: Integer or scalar tensor.
+            queries: Integer.
+
+        Returns:
+            A `Sampling` whose noise has the shape `(batch_size, queries, num_regions)`.
+        """
+        return Sampling(ops.take(self.noise, step, axis=0)[:, :queries], self.expected)
+
 
 @keras.saving.register_keras_serializable("sat_keras")
 class HardAttention(BahdanauAttention):

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from sat_keras.attention import Sampling
 from sat_keras.config import Config
 from sat_keras.decoder import AttentionDecoder
 from sat_keras.devices import one_device, sum_over_devices
@@ -302,7 +301,7 @@ class Captioner(keras.Model):
         beam_size = config.beam_size if beam_size is None else beam_size
         steps = (config.max_length if max_length is None else max_length) + 1
         draws = {"steps": steps, "rows": beam_size, "context": context, "seed": seed}
-        step, states, constants = self._step_function(annotations, **draws)
+        step, states = self.step_function(annotations, **draws)
         return beam_search(
             step,
             states,
@@ -314,7 +313,6 @@ class Captioner(keras.Model):
             length_penalty=config.length_penalty if length_penalty is None else length_penalty,
             max_length=steps,
             num_results=num_results,
-            constants=constants,
         )
 
     def step_function(self, annotations, steps=None, rows=None, context=None, seed=None):
@@ -339,11 +337,6 @@ class Captioner(keras.Model):
         Reference:
             Notebook `05_decoding_and_evaluation`.
         """
-        step, states, constants = self._step_function(annotations, steps, rows, context, seed)
-        return lambda token_ids, states: step(token_ids, states, constants), states
-
-    def _step_function(self, annotations, steps=None, rows=None, context=None, seed=None):
-        """Do the same, with what belongs to a picture apart: `(step, states, constants)`."""
         annotations, keys = self.decoder.read_annotations(annotations)
         hidden, cell = self.decoder.initial_state(annotations)
 
@@ -351,29 +344,20 @@ class Captioner(keras.Model):
         steps = self.config.max_length + 1 if steps is None else steps
         rows = self.config.beam_size if rows is None else rows
         known = annotations.shape[0]  # None where a data set's minibatches may differ
+        prepared = self.decoder.prepare_steps(keys, known and known * steps * rows)
         shape = (steps, batch_size, rows, num_regions)
         sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
-        factors, *shared = self.decoder.prepare_steps(keys, known and known * steps * rows)
-        constants = {"annotations": annotations, "factors": factors}
-        if sampling is not None:
-            constants["noise"] = ops.swapaxes(sampling.noise, 0, 1)  # the pictures first
-            constants["expected"] = sampling.expected
 
-        def step(token_ids, states, constants):
+        def step(token_ids, states):
             lstm = {"hidden": states["hidden"], "cell": states["cell"]}
-            now = None
-            if sampling is not None:
-                noise = ops.take(constants["noise"], states["step"][0, 0], axis=1)
-                now = Sampling(noise[:, : token_ids.shape[1]], constants["expected"])
-            prepared = constants["factors"], *shared
+            now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
             logits, lstm, record = self.decoder.step(
-                token_ids, lstm, constants["annotations"], None, now, prepared
+                token_ids, lstm, annotations, keys, now, prepared
             )
             states = {**lstm, "step": states["step"] + 1}
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
 
-        states = {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
-        return step, states, constants
+        return step, {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
 
     def caption(self, images=None, annotations=None, **search):
         """Describe pictures in a sentence each.

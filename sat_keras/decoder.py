@@ -328,8 +328,7 @@ class AttentionDecoder(keras.Layer):
             token_ids: Integer tensor of shape `(batch_size, captions)`, the previous words.
             states: Dictionary of `hidden` and `cell`, shape `(batch_size, captions, hidden_dim)`.
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            keys: Tensor of shape `(batch_size, num_regions, attention_dim)`. With `prepared` it may
-                be `None`.
+            keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
             sampling: One step's `sat_keras.attention.Sampling`, `None` for the expected context.
             prepared: `prepare_steps(keys)`, `None` to do that here.
 

@@ -12,13 +12,11 @@ The searches know no model. All they get is a function that continues hypotheses
 | `record` | nest of `(batch_size, beams, ...)` | what to keep of every step: attention, gate |
 
 What belongs to the picture, such as the annotation vectors, is no state: the step function closes
-over it and shares it among the beams by broadcasting. Or it comes as `constants`, a nest of tensors
-`(batch_size, ...)`: beam search then calls `step(token_ids, states, constants)` with those of the
-pictures that it still works at, and leaves out others that are done. The first step is taken with
-one beam, so the initial states have the shape `(batch_size, 1, ...)`; the search repeats them.
-Shapes must be static but for `batch_size`.
+over it and shares it among the beams by broadcasting. The first step is taken with one beam, so the
+initial states have the shape `(batch_size, 1, ...)`; the search repeats them. Shapes must be static
+but for `batch_size`.
 
-Everything is `keras.ops` around a `keras.ops.while_loop`: a search runs eagerly, in a
+Everything is `keras.ops` around one `keras.ops.while_loop`: a search runs eagerly, in a
 `tf.function` (also with an unknown batch size), in `jax.jit` and under XLA. `max_length` is fixed,
 and the loop leaves as soon as every picture is done.
 """
@@ -32,10 +30,7 @@ import numpy as np
 from keras import ops, random, tree
 
 #: `step(token_ids, states) -> (log_probabilities, states, record)`.
-StepFunction = Callable[..., tuple[Any, Any, Any]]
-
-# How often a search with `constants` goes on with half of the pictures.
-_HALVINGS = 2
+StepFunction = Callable[[Any, Any], tuple[Any, Any, Any]]
 
 # log p of an END that is forced although the model rules it out: low, but still a number.
 _FORCED_END = -1e4
@@ -193,7 +188,6 @@ def beam_search(
     batch_size: int | None = None,
     pad_id: int = 0,
     forbidden_ids: Sequence[int] = (),
-    constants: Any = None,
 ) -> SearchResult:
     """Searches the captions of the highest score with a beam of hypotheses.
 
@@ -210,13 +204,11 @@ def beam_search(
     3. drops the live ones that can't get among the finished ones any more: since `log p` only
        falls, `log p / max_length ** length_penalty` is the most that they can reach.
 
-    A picture is done when no live hypothesis is left. With `constants`, steps are taken for half of
-    the pictures as soon as the others are done, and later for a quarter. The last step can only
-    end, so that all captions are complete and their scores compare. With one beam this is greedy
-    search, with as many beams as there are captions it is exhaustive search. The result of a
-    picture doesn't depend on the other pictures of the batch. Nor does its best caption depend on
-    `num_results`: what 3 drops is less likely than all that it keeps, and so is whatever would
-    continue it.
+    A picture is done when no live hypothesis is left. The last step can only end, so that all
+    captions are complete and their scores compare. With one beam this is greedy search, with as
+    many beams as there are captions it is exhaustive search. The result of a picture doesn't depend
+    on the other pictures of the batch. Nor does its best caption depend on `num_results`: what 3
+    drops is less likely than all that it keeps, and so is whatever would continue it.
 
     Args:
         step: The step function, see the module's description.
@@ -232,8 +224,6 @@ def beam_search(
         batch_size: Number of pictures. Only needed where `states` holds no tensor.
         pad_id: Id that fills `token_ids` after the end. Never emitted before it.
         forbidden_ids: Further ids that are never emitted, such as the one of `<unk>`.
-        constants: Nest of tensors `(batch_size, ...)` that the step function wants of each picture
-            as a third argument, None for a step function of two.
 
     Returns:
         A `SearchResult` with `num_results` beams, best first. Where fewer captions are possible,
@@ -259,8 +249,7 @@ def beam_search(
             f"`num_results` must lie in [1, {beam_size}], the number of beams. "
             f"Received: num_results={num_results}"
         )
-    constants = () if constants is None else (constants,)
-    first = _first_step(step, states, start_id, batch_size, beam_size, constants)
+    first = _first_step(step, states, start_id, batch_size, width=beam_size)
     propose = _propose(beam_size, first, start_id, end_id, max_length, pad_id, forbidden_ids)
 
     def score(log_probability, lengths):
@@ -277,15 +266,14 @@ def beam_search(
 
     def alive(hypotheses):
         live, _ = hypotheses
-        return ops.any(live["log_probability"] > -math.inf, axis=-1)
+        return ops.any(live["log_probability"] > -math.inf)
 
     start = _empty_hypotheses(first, max_length)
     # One hypothesis to start from: of the first step's equal beams only the first one counts.
     live = _only(start, ops.arange(beam_size) == 0)
     finished = tree.map_structure(lambda x: x[:, :num_results], start)
     finished = _only(finished, ops.zeros((num_results,), "bool"))
-    hypotheses = live, finished
-    (_, finished), records = _loop(step, first, advance, alive, hypotheses, max_length, constants)
+    (_, finished), records = _loop(step, first, advance, alive, (live, finished), max_length)
     scores = score(finished["log_probability"], finished["lengths"])
     return _result(finished, scores, records, pad_id)
 
@@ -309,7 +297,7 @@ def _roll_out(step, first, permit, choose, end_id, max_length, pad_id):
         return tokens, None, hypotheses
 
     def alive(hypotheses):
-        return ops.any(hypotheses["running"], axis=-1)
+        return ops.any(hypotheses["running"])
 
     hypotheses = _empty_hypotheses(first, max_length)
     hypotheses["running"] = ops.ones_like(hypotheses["lengths"], "bool")
@@ -317,7 +305,7 @@ def _roll_out(step, first, permit, choose, end_id, max_length, pad_id):
     return _result(hypotheses, hypotheses["log_probability"], records, pad_id)
 
 
-def _first_step(step, states, start_id, batch_size, width, constants=()):
+def _first_step(step, states, start_id, batch_size, width):
     """Outputs of the first step, taken with one hypothesis a picture and repeated to `width`."""
     tensors = tree.flatten(states)
     for tensor in tensors:
@@ -333,7 +321,7 @@ def _first_step(step, states, start_id, batch_size, width, constants=()):
                 f"Received: states={states}, batch_size=None"
             )
         batch_size = ops.shape(tensors[0])[0]
-    outputs = step(ops.full((batch_size, 1), start_id, "int32"), states, *constants)
+    outputs = step(ops.full((batch_size, 1), start_id, "int32"), states)
     return tree.map_structure(lambda x: ops.repeat(x, width, axis=1), outputs)
 
 
@@ -397,67 +385,39 @@ def _propose(number, first, start_id, end_id, max_length, pad_id, forbidden_ids)
     return propose
 
 
-def _loop(step, first, advance, alive, hypotheses, max_length, constants=()):
+def _loop(step, first, advance, alive, hypotheses, max_length):
     """Alternates `step` and `advance` until `max_length` or until nothing is `alive`.
 
     `advance(t, log_probabilities, hypotheses)` gives `(tokens, parents, hypotheses)`, where
     `parents` `(batch, beams)` are the beams that the new hypotheses continue, or None if each
-    continues its own; `alive(hypotheses)` says which pictures are not done, `(batch,)`. Returns the
-    last hypotheses, and the records of all steps, `(max_length, batch, beams, ...)`.
+    continues its own. Returns the last hypotheses, and the records of all steps,
+    `(max_length, batch, beams, ...)`.
     """
 
-    def forward(t, outputs, hypotheses, records, pictures):
+    def forward(t, outputs, hypotheses, records):
         log_probabilities, states, record = outputs
-        places = ops.stack([ops.zeros_like(pictures) + t, pictures], axis=-1)
         records = tree.map_structure(
-            lambda buffer, x: ops.scatter_update(buffer, places, x), records, record
+            lambda buffer, x: ops.scatter_update(buffer, ops.reshape(t, (1, 1)), x[None]),
+            records,
+            record,
         )
         tokens, parents, hypotheses = advance(t, log_probabilities, hypotheses)
         if parents is not None:
             states = _select(states, parents)
         return t + 1, tokens, states, hypotheses, records
 
-    def run(carry, pictures, constants, enough):
-        """Takes steps until at most `enough` of the pictures are not done."""
+    def body(t, tokens, states, hypotheses, records):
+        return forward(t, step(tokens, states), hypotheses, records)
 
-        def body(t, tokens, states, hypotheses, records):
-            outputs = step(tokens, states, *constants)
-            return forward(t, outputs, hypotheses, records, pictures)
-
-        def cond(t, tokens, states, hypotheses, records):
-            undone = ops.sum(ops.cast(alive(hypotheses), "int32"))
-            return ops.logical_and(t < max_length, undone > enough)
-
-        return ops.while_loop(cond, body, carry)
+    def cond(t, tokens, states, hypotheses, records):
+        return ops.logical_and(t < max_length, alive(hypotheses))
 
     records = tree.map_structure(
         lambda x: ops.zeros((max_length, *ops.shape(x)), x.dtype), first[2]
     )
-    pictures = ops.arange(ops.shape(first[0])[0], dtype="int32")
-    start = ops.convert_to_tensor(0, "int32")
-    carry = forward(start, first, hypotheses, records, pictures)
-    found = carry[3]
-    for _ in range(_HALVINGS if constants else 0):
-        half = (ops.shape(pictures)[0] + 1) // 2
-        t, *parts, records = run(carry, pictures, constants, half)
-        found = _put(found, pictures, parts[-1])
-        undone_first = ops.argsort(ops.logical_not(alive(parts[-1])))[:half]
-        pictures, parts, constants = _take((pictures, parts, constants), undone_first)
-        carry = t, *parts, records
-    *_, hypotheses, records = run(carry, pictures, constants, 0)
-    return _put(found, pictures, hypotheses), records
-
-
-def _take(nest, pictures):
-    """Takes these pictures of every tensor `(batch, ...)`."""
-    return tree.map_structure(lambda x: ops.take(x, pictures, axis=0), nest)
-
-
-def _put(nest, pictures, values):
-    """Puts the values of these pictures into every tensor `(batch, ...)`."""
-    return tree.map_structure(
-        lambda x, value: ops.scatter_update(x, pictures[:, None], value), nest, values
-    )
+    carry = forward(ops.convert_to_tensor(0, "int32"), first, hypotheses, records)
+    *_, hypotheses, records = ops.while_loop(cond, body, carry)
+    return hypotheses, records
 
 
 def _empty_hypotheses(first, max_length):

@@ -40,8 +40,7 @@ class Toy:
 
     def step(self, token_ids, states, picture=None):
         prefix = states["prefix"] * VOCABULARY_SIZE + token_ids  # (batch, beams)
-        pictures = ops.arange(len(self.table)) if picture is None else ops.array(picture)
-        pictures = ops.reshape(pictures, (-1,))
+        pictures = ops.arange(len(self.table)) if picture is None else ops.array([picture])
         rows = pictures[:, None] * self.table.shape[1] + prefix
         table = ops.convert_to_tensor(self.table.reshape(-1, VOCABULARY_SIZE))
         record = {"prefix": prefix, "pair": ops.stack([prefix, -prefix], axis=-1)}
@@ -213,25 +212,6 @@ def test_a_picture_does_not_depend_on_its_batch(search, options):
         assert_same(alone, keras.tree.map_structure(lambda x, i=picture: x[i : i + 1], together))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
-@pytest.mark.parametrize("num_results", [1, 3])
-def test_steps_leave_out_pictures_that_are_done(batch_size, num_results):
-    toy = Toy(batch_size, max_length=5, seed=batch_size)
-    toy.table[: batch_size // 2, :, END] = 0.0  # these are done first
-    sizes = []
-
-    def step(token_ids, states, pictures):
-        sizes.append(token_ids.shape[0])
-        return toy.step(token_ids, states, pictures)
-
-    options = {"beam_size": 3, "num_results": num_results, "length_penalty": 0.7, **toy.arguments}
-    constants = ops.arange(batch_size, dtype="int32")
-    found = beam_search(step, toy.states(), constants=constants, **options)
-    assert_same(found, beam_search(toy.step, toy.states(), **options))
-    assert sizes == sorted(sizes, reverse=True)
-    assert min(sizes) <= (batch_size + 1) // 2
-
-
 @pytest.mark.parametrize(("search", "options"), SEARCHES)
 @pytest.mark.parametrize("end", [-30.0, -math.inf])
 def test_captions_that_never_end_are_closed(search, options, end):
@@ -339,7 +319,7 @@ def test_compiled_search_with_unknown_batch_size(search, options, xla):
     embedding = ops.convert_to_tensor(generator.normal(size=(6, 4)).astype("float32"))
 
     def run(hidden, annotations):
-        def step(token_ids, states, annotations=annotations):
+        def step(token_ids, states):
             hidden = ops.tanh(states["hidden"] + ops.take(embedding, token_ids, axis=0))
             scores = ops.sum(hidden[:, :, None] * annotations, axis=-1)  # beams share the picture
             weights = ops.softmax(scores)  # (batch, beams, regions)
@@ -347,8 +327,7 @@ def test_compiled_search_with_unknown_batch_size(search, options, xla):
             log_probabilities = ops.log_softmax(ops.matmul(hidden + context, output))
             return log_probabilities, {"hidden": hidden}, {"attention": weights}
 
-        parts = {"constants": annotations} if search is beam_search else {}
-        return tuple(search(step, {"hidden": hidden}, max_length=6, **options, **parts, **IDS))
+        return tuple(search(step, {"hidden": hidden}, max_length=6, **options, **IDS))
 
     function = compiled(run, xla=xla)
     for batch_size in (1, 3) if not xla else (2,):
