@@ -25,8 +25,8 @@ from sat_keras.fusion import fused, has_fusion
 # exp(2 * 43) and its inverse are float32 numbers, and tanh is 1 long before.
 LARGEST_KEY = 43.0
 
-# Longest sum over regions that XLA unrolls. VGG's 196 regions are 14 rows of 14.
-LONGEST_ROW = 16
+# Lengths of a sum over regions that XLA unrolls. VGG's 196 regions are 14 rows of 14.
+ROWS = range(4, 17)
 
 
 class RecurrenceWeights(
@@ -373,7 +373,8 @@ def _sum_over_rows(d_weights, weights, query, factors, score_vector):
     """
     d_scores = weights * (d_weights - ops.sum(weights * d_weights, axis=-1, keepdims=True))
     regions = factors.shape[1]
-    row = max(number for number in range(1, LONGEST_ROW + 1) if regions % number == 0)
+    # All regions in one row where no length divides them: slower, but nothing large is written.
+    row = max((length for length in ROWS if regions % length == 0), default=regions)
     shape = (regions // row, row, factors.shape[-1])
     sigmoids = 1 / (1 + query[:, :, None, None] * ops.reshape(factors, (-1, 1, *shape)))
     scored = ops.reshape(d_scores, (*ops.shape(d_scores)[:2], *shape[:2], 1))

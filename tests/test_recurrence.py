@@ -11,6 +11,7 @@ import pytest
 from gradients import compiled, gradients, numpy, random
 from keras import ops
 
+from sat_keras import recurrence
 from sat_keras.attention import Sampling
 from sat_keras.recurrence import RecurrenceWeights, attention_recurrence, lstm_update
 
@@ -340,3 +341,21 @@ def test_lstm_activations_are_its_gates():
     np.testing.assert_allclose(
         numpy(new_cell), sigmoid(f) * cell + sigmoid(i) * np.tanh(g), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("regions", [3, 18, 34])  # one row, two rows of 9, and no row fits
+def test_rows_of_regions_add_up_to_the_whole_sum(regions):
+    generator = np.random.default_rng(regions)
+    d_weights, scores = generator.normal(size=(2, 2, 3, regions))
+    query, keys = generator.normal(size=(2, 3, 4)), generator.normal(size=(2, regions, 4))
+    score_vector = generator.normal(size=4)
+    weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    d_scores = weights * (d_weights - (weights * d_weights).sum(axis=-1, keepdims=True))
+    slopes = 1 - np.tanh(query[:, :, None] + keys[:, None]) ** 2
+    d_query = np.einsum("bcl,bcla,a->bca", d_scores, slopes, score_vector)
+    tensors = d_weights, weights, np.exp(2 * query), np.exp(2 * keys), score_vector
+    found = recurrence._attention_gradient(
+        *(ops.convert_to_tensor(x.astype("float32")) for x in tensors)
+    )
+    for x, expected in zip(found, (d_scores, d_query), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(x), expected, rtol=1e-4, atol=1e-5)
