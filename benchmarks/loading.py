@@ -1,5 +1,8 @@
 """What the input pipeline costs: steps on minibatches from disk against such from memory.
 
+How long a step waits for its minibatch tells whether the pipeline is ahead; where the same cores
+compute and read it costs time all the same.
+
 The peak memory is that of an epoch from disk by `fit`, as a training goes, before any minibatch is
 kept for the comparison.
 """
@@ -24,8 +27,8 @@ from sat_keras.training import compile_captioner
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=15, help="minibatches a round")
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=10, help="minibatches a round")
     options = parser.parse_args(arguments)
     config = Config.flickr8k().replace(min_count=1)
     table = dev_captions()
@@ -37,27 +40,34 @@ def main(arguments=None):
     def train(batch):
         x, y, weight = batch
         captioner.train_on_batch(x, y, sample_weight=weight)
-        return tuple(y.shape)
 
+    compiled = set()
     captioner.fit(batches, verbose=0)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     for batch in batches:  # an epoch, which compiles for each length of captions
         train(batch)
-    kept = {tuple(batch[1].shape): batch for batch in batches}  # one of each length
+        compiled.add(tuple(batch[1].shape))
     epochs = itertools.chain.from_iterable(itertools.repeat(batches))
-    batches = (batch for batch in epochs if tuple(batch[1].shape) in kept)  # nothing to compile
-    from_disk, from_memory = [], []
+    batches = (batch for batch in epochs if tuple(batch[1].shape) in compiled)
+    from_disk, from_memory, waited = [], [], []
     for _ in range(options.rounds):
+        kept, idle = [], 0.0
         start = time.perf_counter()
-        shapes = [train(batch) for batch in itertools.islice(batches, options.steps)]
+        for _ in range(options.steps):
+            asked = time.perf_counter()
+            kept.append(next(batches))
+            idle += time.perf_counter() - asked
+            train(kept[-1])
         middle = time.perf_counter()
-        for shape in shapes:
-            train(kept[shape])
+        for batch in kept:  # the same minibatches, so that nothing but where they come from differs
+            train(batch)
         from_disk.append(middle - start)
         from_memory.append(time.perf_counter() - middle)
+        waited.append(idle)
     found = {
         "loader_share": spread(np.divide(from_disk, from_memory) - 1),
+        "loader_idle": spread(np.divide(waited, from_disk)),
         "loader_step_seconds": spread(np.divide(from_disk, options.steps)),
         "loader_peak_gb": peak,
     }

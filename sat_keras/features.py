@@ -3,35 +3,41 @@
 A cache folder holds one sub-folder for each encoder setting, named after it and its fingerprint::
 
     features/VGG16-block5_conv3-crop224-f197da6bb8f2/
-        manifest.json                             the setting and the shape of a record
-        shard-00000.tfrecord, shard-00000.json    records, and whose they are
-        shard-00001.tfrecord, ...
+        manifest.json                            the setting and the shape of a shard
+        a.jpg.3c5d0b3a7f0e6f51.f16               a shard: image id, hash of the picture's file
+        a.jpg.3c5d0b3a7f0e6f51.mirror.f16        the same picture mirrored
+        ...
 
-A record is the float16 bytes of one picture's annotation vectors, row by row. All records have one
-length, so that any of them is found by its number. Files are written under a temporary name and
-then renamed, a shard's `.json` last: what has its `.json` is whole. TFRecord rather than bare bytes
-because TensorFlow can start reading it at any byte (`FixedLengthRecordDataset` reads all that is
-before), and because its checksums tell a damaged disk from an odd picture.
+A shard is the float16 bytes of one picture's annotation vectors, row by row. It is written under a
+temporary name and then renamed: what has its name is whole, and the folder's listing is the index.
+One picture a file because `tf.io.read_file` reads it at a fifth of what a record of a TFRecord file
+costs while a model trains beside it (`benchmarks/`).
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import keras
 import numpy as np
 
 from sat_keras.images import image_dataset, picture_errors
+from sat_keras.json_files import write_json
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
-_FRAME_BYTES = 16  # TFRecord: 8 bytes of length and 4 of checksum before a record, 4 after it
+_PARTIAL = "writing.partial"
+_SHARD = re.compile(r"(?P<key>.+)\.(?P<digest>[0-9a-f]{16})(?P<mirror>\.mirror)?\.f16")
 
 
 class FeatureCache:
@@ -64,22 +70,14 @@ class FeatureCache:
         self.fingerprint = manifest["fingerprint"]
         self.grid_shape = tuple(manifest["grid_shape"])
         self.feature_dim = manifest["feature_dim"]
-        self._files, self._starts, self._records = [], [], {}
-        position = 0
-        for index in sorted(self.directory.glob("shard-*.json")):
-            records = _read_index(index, self.record_bytes)
-            if records is None:
-                warnings.warn(
-                    f"{index} or its .tfrecord is damaged; run the extraction again, it computes "
-                    "these features anew",
-                    stacklevel=2,
-                )
-                continue
-            self._files.append(str(index.with_suffix(".tfrecord")))
-            self._starts.append(position)
-            for key, digest, mirrored in records:
-                self._records[key, mirrored] = (position, digest)  # a newer shard's counts
-                position += 1
+        self._shards, damaged = _list_shards(self.directory, self.shard_bytes)
+        if damaged:
+            warnings.warn(
+                f"{len(damaged)} files in {self.directory} are damaged, the first one is "
+                f"{damaged[0].name}; run the extraction again, it computes these features anew",
+                stacklevel=2,
+            )
+        self._positions = {view: position for position, view in enumerate(self._shards)}
 
     @property
     def num_regions(self) -> int:
@@ -87,20 +85,20 @@ class FeatureCache:
         return self.grid_shape[0] * self.grid_shape[1]
 
     @property
-    def record_bytes(self) -> int:
+    def shard_bytes(self) -> int:
         """Size of one picture's annotation vectors on disk, in bytes."""
         return self.num_regions * self.feature_dim * np.dtype(np.float16).itemsize
 
     @property
     def keys(self) -> list[str]:
-        """Image ids of the pictures in the cache, in the order in which they were first written."""
-        return [key for key, mirrored in self._records if not mirrored]
+        """Image ids of the pictures in the cache, sorted."""
+        return sorted(view.key for view in self._shards if not view.mirrored)
 
     def __len__(self):
         return len(self.keys)
 
     def __contains__(self, key):
-        return (str(key), False) in self._records
+        return _View(str(key)) in self._shards
 
     def lookup(self, keys, mirror=False) -> np.ndarray:
         """Where the features of pictures are, for `read`.
@@ -110,22 +108,22 @@ class FeatureCache:
             mirror: Boolean, whether the mirrored views are meant.
 
         Returns:
-            `int64` array of shape `(len(keys),)`. It stays valid when pictures are added.
+            `int64` array of shape `(len(keys),)`, for the `read` of this object.
 
         Raises:
             ValueError: If features are missing. The message has their number and the first.
         """
-        names = [(str(key), bool(mirror)) for key in keys]
-        missing = [key for key, mirrored in names if (key, mirrored) not in self._records]
+        views = [_View(str(key), bool(mirror)) for key in keys]
+        missing = [view.key for view in views if view not in self._shards]
         if missing:
             what = "mirrored pictures" if mirror else "pictures"
             option = ", mirror=True" if mirror else ""
             raise ValueError(
-                f"The cache {self.directory} lacks {len(missing)} of {len(names)} {what}; compute "
+                f"The cache {self.directory} lacks {len(missing)} of {len(views)} {what}; compute "
                 f"them with `extract_features(table, encoder, directory{option})`. "
                 f"Received: image id {missing[0]!r}"
             )
-        return np.array([self._records[name][0] for name in names], dtype=np.int64)
+        return np.array([self._positions[view] for view in views], dtype=np.int64)
 
     def read(self, positions):
         """Reads annotation vectors, inside a `tf.data` pipeline or outside.
@@ -138,18 +136,21 @@ class FeatureCache:
             `(batch_size, num_regions, feature_dim)`.
 
         Raises:
-            tf.errors.DataLossError: If the record is damaged on disk.
+            tf.errors.OpError: If a file was removed or cut short since this object was made.
         """
         import tensorflow as tf
 
         positions = tf.convert_to_tensor(positions, tf.int64)
+        paths = tf.gather(self._paths, positions)
         if positions.shape.rank == 0:
-            records, leading = self._read_bytes(positions), ()
+            shards, leading = tf.io.read_file(paths), ()
         else:
-            records = tf.map_fn(self._read_bytes, positions, fn_output_signature=tf.string)
-            leading = (-1,)
-        values = tf.io.decode_raw(records, tf.float16)
+            shards, leading = tf.map_fn(tf.io.read_file, paths), (-1,)
+        values = tf.io.decode_raw(shards, tf.float16)
         return tf.reshape(values, (*leading, self.num_regions, self.feature_dim))
+
+    def _digest(self, view):
+        return self._shards[view].digest if view in self._shards else None
 
     def dataset(self, keys, mirror=False):
         """The features of pictures one by one.
@@ -170,23 +171,13 @@ class FeatureCache:
         positions = tf.data.Dataset.from_tensor_slices(self.lookup(keys, mirror))
         return positions.map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    def _read_bytes(self, position):
-        """The bytes of one record, by opening its shard at the record's first byte."""
+    @functools.cached_property
+    def _paths(self):
+        """Paths of the shards, a string tensor of shape `(number of shards,)`."""
         import tensorflow as tf
 
-        starts = tf.constant(self._starts, tf.int64)
-        shard = tf.searchsorted(starts, position[None], side="right")[0] - 1
-        offset = (position - starts[shard]) * (self.record_bytes + _FRAME_BYTES)
-        # tf.data.TFRecordDataset does not hand `byte_offsets` on, so these are the ops beneath it.
-        element = {"output_types": [tf.string], "output_shapes": [tf.TensorShape([])]}
-        records = tf.raw_ops.TFRecordDatasetV2(
-            filenames=tf.constant(self._files)[shard][None],
-            compression_type="",
-            buffer_size=0,
-            byte_offsets=offset[None],
-        )
-        records = tf.raw_ops.TakeDataset(input_dataset=records, count=1, **element)
-        return tf.raw_ops.DatasetToSingleElement(dataset=records, **element)[0]
+        with tf.init_scope(), tf.device("CPU:0"):  # once, also when it is asked for inside a graph
+            return tf.constant([str(shard.path) for shard in self._shards.values()], tf.string)
 
 
 def extract_features(
@@ -194,7 +185,6 @@ def extract_features(
     encoder,
     directory,
     batch_size=32,
-    shard_size=256,
     mirror=False,
     allow_truncated=False,
     progress=True,
@@ -202,9 +192,9 @@ def extract_features(
     """Computes the annotation vectors of pictures that the cache does not have yet.
 
     Pictures stream from disk through the encoder to disk. A run that was stopped is resumed by
-    calling the function again; after a kill at most one shard is computed anew, after an error or
-    Ctrl-C nothing is. New pictures are added, and a picture whose file has changed since is
-    computed again. One process may write to a cache at a time, any number may read.
+    calling the function again; at most one minibatch is computed anew. New pictures are added, and
+    a picture whose file has changed since is computed again. One process may write to a cache at a
+    time, any number may read.
 
     Args:
         pictures: Table (`pandas.DataFrame`) with columns `image_id` and `image` (path), several
@@ -212,7 +202,6 @@ def extract_features(
         encoder: `ImageEncoder`.
         directory: Path of the cache folder, made if it does not exist.
         batch_size: Integer, pictures encoded at a time.
-        shard_size: Integer, records a file. 256 records of VGG's 196 x 512 are 51 MB.
         mirror: Boolean, whether the picture flipped from left to right, after resizing, is
             stored as well, for augmentation.
         allow_truncated: Boolean, whether JPEG files that end too early are used as far as they
@@ -225,7 +214,7 @@ def extract_features(
     Raises:
         FileNotFoundError: If picture files are missing, before anything is computed.
         ValueError: If a picture file is broken, or the encoder's output does not fit float16.
-        OSError: If the folder cannot be written or the disk is full. Whole shards are kept.
+        OSError: If the folder cannot be written or the disk is full. What was written is kept.
 
     Example:
     >>> encoder = ImageEncoder("VGG16", resize="crop")
@@ -241,89 +230,87 @@ def extract_features(
     folder = _prepare_folder(Path(directory), encoder)
     cache = FeatureCache(folder)
     views = [
-        (key, digests[key], mirrored)
+        _View(key, mirrored)
         for mirrored in ((False, True) if mirror else (False,))
         for key in paths
-        if cache._records.get((key, mirrored), (None, None))[1] != digests[key]
     ]
+    views = [view for view in views if cache._digest(view) != digests[view.key]]
     if not views:
         return cache
-    _check_space(folder, len(views) * (cache.record_bytes + _FRAME_BYTES))
+    _check_space(folder, len(views) * cache.shard_bytes)
     batches = _view_batches(views, paths, encoder, batch_size, allow_truncated)
     encode = _compiled(encoder)
     bar = keras.utils.Progbar(len(views), verbose=int(progress), unit_name="picture")
-    writer = _ShardWriter(folder, shard_size)
-    try:
-        with picture_errors():
-            done = 0
-            for batch in batches:
-                annotations = encode(batch.numpy())
-                for view, values in zip(views[done:], annotations, strict=False):
-                    writer.write(view, values)
-                done += len(annotations)
-                bar.update(done)
-    finally:
-        writer.close()  # after an error or Ctrl-C too: what was computed is kept
+    with picture_errors():
+        done = 0
+        for batch in batches:
+            annotations = encode(batch.numpy())
+            for view, values in zip(views[done:], annotations, strict=False):
+                _write_shard(folder / _shard_name(view, digests[view.key]), view, values)
+                if view in cache._shards:  # of the picture as it was
+                    cache._shards[view].path.unlink()
+            done += len(annotations)
+            bar.update(done)
     return FeatureCache(folder)
 
 
-class _ShardWriter:
-    """Writes records into shards of `shard_size`, each of which appears whole or not at all."""
+class _View(NamedTuple):
+    """A picture, or the same picture mirrored."""
 
-    def __init__(self, folder, shard_size):
-        numbers = [int(path.stem.split("-")[1]) for path in folder.glob("shard-*.json")]
-        self._folder, self._shard_size = folder, shard_size
-        self._number = max(numbers, default=-1) + 1
-        self._file, self._views = None, []
+    key: str
+    mirrored: bool = False
 
-    def write(self, view, annotations):
-        import tensorflow as tf
 
-        with np.errstate(over="ignore"):
-            annotations = annotations.astype(np.float16)
-        if not np.isfinite(annotations).all():
-            raise ValueError(
-                "The annotation vectors of a picture are not finite in float16; check the "
-                f"encoder's weights and precision. Received: image id {view[0]!r}"
-            )
-        with self._clear_errors():
-            if self._file is None:
-                self._file = tf.io.TFRecordWriter(str(self._partial))
-            self._file.write(annotations.tobytes())
-        self._views.append(view)
-        if len(self._views) == self._shard_size:
-            self.close()
+class _Shard(NamedTuple):
+    """The file of a view, and the hash of the picture's file that it was computed from."""
 
-    def close(self):
-        """Finishes the shard that is being written, if any."""
-        if self._file is None:
-            return
-        shard = self._folder / f"shard-{self._number:05d}.tfrecord"
-        with self._clear_errors():
-            self._file.close()
-            _rename_synced(self._partial, shard)
-            _write_json(shard.with_suffix(".json"), self._views)
-        self._file, self._views = None, []
-        self._number += 1
+    path: Path
+    digest: str
 
-    @property
-    def _partial(self):
-        return self._folder / "writing.partial"
 
-    @contextlib.contextmanager
-    def _clear_errors(self):
-        import tensorflow as tf
+def _shard_name(view, digest):
+    return f"{quote(view.key, safe='')}.{digest}{'.mirror' * view.mirrored}.f16"
 
-        try:
-            yield
-        except (OSError, tf.errors.OpError) as error:
-            self._file = None  # what the disk has refused cannot be finished
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
-            raise OSError(
-                f"Could not write features to {self._folder}; whole shards are kept, so make room "
-                f"on the disk and run the same command again. Received: {_first_line(error)}"
-            ) from error
+
+def _list_shards(folder, shard_bytes):
+    """Whole shards of a folder by view, and the paths of those of another size."""
+    found, damaged = {}, []
+    with os.scandir(folder) as entries:
+        files = [(entry.stat(), entry.name) for entry in entries if _SHARD.fullmatch(entry.name)]
+    # By age: of a picture that changed, the newer shard counts, should a kill have left both.
+    for stat, name in sorted(files, key=lambda file: (file[0].st_mtime_ns, file[1])):
+        match = _SHARD.fullmatch(name)
+        if stat.st_size == shard_bytes:
+            view = _View(unquote(match["key"]), match["mirror"] is not None)
+            found[view] = _Shard(folder / name, match["digest"])
+        else:
+            damaged.append(folder / name)
+    return found, damaged
+
+
+def _write_shard(path, view, annotations):
+    """Writes a shard, which appears whole or not at all.
+
+    It is not forced to the disk: what a power failure takes away has another size then.
+    """
+    with np.errstate(over="ignore"):
+        annotations = annotations.astype(np.float16)
+    if not np.isfinite(annotations).all():
+        raise ValueError(
+            "The annotation vectors of a picture are not finite in float16; check the encoder's "
+            f"weights and precision. Received: image id {view.key!r}"
+        )
+    partial = path.with_name(_PARTIAL)
+    try:
+        partial.write_bytes(annotations.tobytes())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(
+            f"Could not write features to {path.parent}; what was written is kept, so make room on "
+            f"the disk and run the same command again. Received: {_first_line(error)}"
+        ) from error
 
 
 def _find_folder(directory, encoder):
@@ -375,16 +362,6 @@ def _read_manifest(folder):
     return manifest
 
 
-def _read_index(index, record_bytes):
-    """A shard's list of `[image id, content hash, mirrored]`, or None if it is damaged."""
-    try:
-        records = json.loads(index.read_text(encoding="utf-8"))
-        size = index.with_suffix(".tfrecord").stat().st_size
-    except (ValueError, FileNotFoundError):
-        return None
-    return records if size == len(records) * (record_bytes + _FRAME_BYTES) else None
-
-
 def _prepare_folder(directory, encoder):
     """Makes the encoder's sub-folder, with its manifest and without what is damaged in it."""
     layer = encoder.layer or "output"
@@ -401,17 +378,16 @@ def _prepare_folder(directory, encoder):
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / _MANIFEST, manifest)
+        write_json(folder / _MANIFEST, manifest)
     except OSError as error:
         raise OSError(
             "Cannot write to the features folder; check that it is a folder, its permissions and "
             f"the room on its disk. Received: {str(directory)!r} ({error.strerror})"
         ) from error
-    record_bytes = encoder.num_regions * encoder.feature_dim * np.dtype(np.float16).itemsize
-    for index in folder.glob("shard-*.json"):
-        if _read_index(index, record_bytes) is None:
-            index.unlink()
-            index.with_suffix(".tfrecord").unlink(missing_ok=True)
+    shard_bytes = encoder.num_regions * encoder.feature_dim * np.dtype(np.float16).itemsize
+    for path in _list_shards(folder, shard_bytes)[1]:
+        path.unlink()
+    (folder / _PARTIAL).unlink(missing_ok=True)
     return folder
 
 
@@ -452,11 +428,11 @@ def _view_batches(views, paths, encoder, batch_size, allow_truncated):
     import tensorflow as tf
 
     images = image_dataset(
-        [paths[key] for key, _, _ in views],
+        [paths[view.key] for view in views],
         encoder.resize_images,
         allow_truncated=allow_truncated,
     )
-    mirrored = tf.data.Dataset.from_tensor_slices([mirrored for _, _, mirrored in views])
+    mirrored = tf.data.Dataset.from_tensor_slices([view.mirrored for view in views])
     # Flipped after resizing: of an odd rest, the crop takes the same pixels in both views.
     images = tf.data.Dataset.zip((images, mirrored)).map(
         lambda image, flip: tf.where(flip, image[:, ::-1], image)
@@ -471,19 +447,6 @@ def _compiled(encoder):
     # XLA is how JAX compiles at all; TensorFlow's own convolutions are faster on a CPU.
     model.compile(jit_compile=keras.backend.backend() == "jax")
     return model.predict_on_batch
-
-
-def _write_json(path, value):
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    _rename_synced(partial, path)
-
-
-def _rename_synced(partial, path):
-    """Gives a file its name once its bytes are on the disk."""
-    with open(partial, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _first_line(error):

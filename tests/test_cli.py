@@ -421,9 +421,10 @@ def test_features_are_computed_once_and_a_broken_picture_is_named(folder, capsys
     command += ["--data-dir", "features-data", "--out", "cache"]
     assert cli.main(command) == 0
     assert "6 pictures" in capsys.readouterr().out
-    shards = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("shard-*")}
+    shards = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.f16")}
     assert cli.main(command) == 0
-    assert {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("shard-*")} == shards
+    assert len(shards) == 6
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.f16")} == shards
     capsys.readouterr()
     (picture,) = (folder / "features-data").rglob("dev-00001.png")
     picture.write_bytes(picture.read_bytes()[:100])

@@ -1,6 +1,9 @@
 """The feature cache: the encoder's own numbers, computed once, whatever happens in between."""
 
+import errno
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -22,7 +25,7 @@ ATOL = 1e-4 if keras.backend.backend() == "tensorflow" else 5e-3
 
 
 def make_encoder(seed=0, resize="crop"):
-    """A grid of 4 x 4 regions of 3 features: records of 96 bytes."""
+    """A grid of 4 x 4 regions of 3 features: shards of 96 bytes."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Rescaling(1 / 255)(inputs)
@@ -76,7 +79,7 @@ def folder(tmp_path):
 
 
 def extract(table, encoder, folder, **options):
-    options = {"batch_size": 2, "shard_size": 4, "progress": False, **options}
+    options = {"batch_size": 2, "progress": False, **options}
     return extract_features(table, encoder, folder, **options)
 
 
@@ -165,11 +168,10 @@ def test_new_pictures_and_views_are_added(table, folder, work):
     encoder = make_encoder()
     first = extract(table[table["image_id"] < "id4"], encoder, folder)
     assert work.pictures == 4
-    positions = first.lookup(["id2", "id0"])
     cache = extract(table, encoder, folder)
     assert work.pictures == 10
     assert_features(cache, table, encoder)
-    np.testing.assert_array_equal(cache.lookup(["id2", "id0"]), positions)
+    assert_features(first, table[table["image_id"] < "id4"], encoder)  # opened before
     extract(table, encoder, folder, mirror=True)
     assert work.pictures == 20
 
@@ -198,68 +200,85 @@ def test_stopped_run_is_resumed(table, folder, work, pictures):
     assert_features(cache, table, encoder)
 
 
+def test_changed_picture_replaces_its_shard(table, folder, work):
+    """Should a kill have left the old one as well, the newer one is read."""
+    encoder = make_encoder()
+    (old,) = extract(table, encoder, folder).directory.glob("id3.*.f16")
+    content = old.read_bytes()
+    Image.new("RGB", (9, 9), "red").save(table["image"][6])
+    cache = extract(table, encoder, folder)
+    (new,) = cache.directory.glob("id3.*.f16")
+    assert new != old
+    old.write_bytes(content)
+    os.utime(old, (0, 0))
+    assert_features(extract(table, encoder, folder), table, encoder)
+    assert work.pictures == 11
+
+
 def leave_a_shard_half_written(shard):
-    (shard.parent / "writing.partial").write_bytes(b"half a record")
-    leave_a_shard_without_index(shard)
-    shard.unlink()
-
-
-def leave_a_shard_without_index(shard):
-    shard.with_suffix(".json").unlink()
+    shard.rename(shard.with_name("writing.partial"))
+    cut_a_shard_short(shard.with_name("writing.partial"))
 
 
 def cut_a_shard_short(shard):
     shard.write_bytes(shard.read_bytes()[:-5])
 
 
+def empty_a_shard(shard):
+    shard.write_bytes(b"")
+
+
 def lose_a_shard(shard):
     shard.unlink()
 
 
-def cut_an_index_short(shard):
-    shard.with_suffix(".json").write_text('[["id4", "')
-
-
 @pytest.mark.parametrize(
-    "damage",
-    [
-        leave_a_shard_half_written,
-        leave_a_shard_without_index,
-        cut_a_shard_short,
-        lose_a_shard,
-        cut_an_index_short,
-    ],
+    "damage", [leave_a_shard_half_written, cut_a_shard_short, empty_a_shard, lose_a_shard]
 )
-@pytest.mark.parametrize("number", [1, 2])
-def test_what_a_kill_leaves_is_repaired(table, folder, work, damage, number):
-    """A kill can strike between any two writes: only the shard it struck is computed again."""
+def test_what_a_kill_leaves_is_repaired(table, folder, work, damage):
+    """A kill or a power failure can strike at any time: only what it struck is computed again."""
     encoder = make_encoder()
     cache = extract(table, encoder, folder)
-    damage(cache.directory / f"shard-{number:05d}.tfrecord")
+    (shard,) = cache.directory.glob("id5.*.f16")
+    damage(shard)
     cache = extract(table, encoder, folder)
-    assert work.pictures == 10 + {1: 4, 2: 2}[number]
+    assert work.pictures == 11
     assert_features(cache, table, encoder)
     assert not list(cache.directory.glob("*.partial"))
 
 
-def test_damaged_shard_is_reported_and_the_rest_is_readable(table, folder):
+def test_damaged_shards_are_reported_and_the_rest_is_readable(table, folder):
     cache = extract(table, make_encoder(), folder)
-    cut_a_shard_short(cache.directory / "shard-00001.tfrecord")
-    with pytest.warns(UserWarning, match=r"shard-00001.json or its .tfrecord is damaged"):
+    for name in ("id5", "id2"):
+        (shard,) = cache.directory.glob(f"{name}.*.f16")
+        cut_a_shard_short(shard)
+    with pytest.warns(UserWarning, match=r"2 files .* first one is id[25]\..*run the extraction"):
         cache = FeatureCache(folder)
-    assert cache.keys == ["id0", "id1", "id2", "id3", "id8", "id9"]
+    assert cache.keys == ["id0", "id1", "id3", "id4", "id6", "id7", "id8", "id9"]
     assert cache.read(cache.lookup(["id9"])).shape == (1, 16, 3)
 
 
-def test_flipped_bit_is_noticed(table, folder):
+@pytest.mark.parametrize("damage", [cut_a_shard_short, lose_a_shard])
+def test_shard_damaged_after_opening_is_noticed(table, folder, damage):
     cache = extract(table, make_encoder(), folder)
-    shard = cache.directory / "shard-00000.tfrecord"
-    content = bytearray(shard.read_bytes())
-    content[40] ^= 1
-    shard.write_bytes(content)
-    with pytest.raises(tf.errors.DataLossError):
+    (shard,) = cache.directory.glob("id0.*.f16")
+    damage(shard)
+    with pytest.raises(tf.errors.OpError):
         cache.read(cache.lookup(["id0"]))
     assert cache.read(cache.lookup(["id1"])).shape == (1, 16, 3)
+
+
+def test_image_ids_may_be_anything(table, folder):
+    """Separators, dots, the ending of a mirrored view, letters beyond ASCII."""
+    encoder = make_encoder()
+    ids = ["a/b.jpg", "..", "x.mirror", "%2F", "ü 1", "0123456789abcdef.f16", "id0", "A", "*", "é"]
+    table["image_id"] = np.repeat(ids, 2)
+    assert_features(extract(table, encoder, folder, mirror=True), table, encoder)
+    cache = FeatureCache(folder, encoder)
+    assert cache.keys == sorted(ids)
+    mirrored = cache.read(cache.lookup(ids, mirror=True))
+    expected = expected_features(table, encoder, flip=True)
+    np.testing.assert_allclose(mirrored, expected, rtol=2e-3, atol=ATOL)
 
 
 # Other encoders
@@ -341,24 +360,26 @@ def test_too_little_room_is_said_before_any_work(table, folder, work, monkeypatc
     assert work.pictures == 0
 
 
-def test_full_disk_keeps_whole_shards(table, folder, work, monkeypatch):
-    class FullDisk(tf.io.TFRecordWriter):
-        records = 0
+def test_full_disk_keeps_what_was_written(table, folder, work, monkeypatch):
+    written = []
 
-        def write(self, record):
-            FullDisk.records += 1
-            if FullDisk.records > 6:
-                raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-            super().write(record)
+    def write_bytes(path, content):
+        written.append(path)
+        path.touch()
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
 
+    write = Path.write_bytes
     with monkeypatch.context() as patch:
-        patch.setattr(tf.io, "TFRecordWriter", FullDisk)
+        patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(OSError, match=r"make room.*Received: .*No space left"):
             extract(table, make_encoder(), folder)
-    assert len(FeatureCache(folder)) == 4
+    assert not list(folder.rglob("*.partial"))
+    assert len(FeatureCache(folder)) == 5
     work.pictures = 0
     extract(table, make_encoder(), folder)
-    assert work.pictures == 6
+    assert work.pictures == 5
 
 
 def test_numbers_that_float16_cannot_hold(table, folder):
