@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.data import dev_captions, dev_features
 from benchmarks.measure import spread
+from sat_keras.allocation import keep_freed_memory
 from sat_keras.captioner import Captioner
 from sat_keras.config import Config
 from sat_keras.loaders import caption_batches
@@ -30,6 +31,7 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10, help="minibatches a round")
     options = parser.parse_args(arguments)
+    keep_freed_memory()  # as `sat-keras train` does
     config = Config.flickr8k().replace(min_count=1)
     table = dev_captions()
     tokenizer = Tokenizer.from_captions(table["caption"], config.vocabulary_size)

@@ -22,6 +22,7 @@ import warnings
 from pathlib import Path
 
 from sat_keras import __version__
+from sat_keras.allocation import keep_freed_memory
 from sat_keras.config import CHOICES, Config
 from sat_keras.score_commands import (
     agreement,
@@ -942,6 +943,7 @@ def main(argv=None):
         can mend, 130 after Ctrl-C, 141 if whoever read the output stopped reading.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    keep_freed_memory()
     try:
         return _run(argv)
     except BrokenPipeError:
