@@ -37,7 +37,13 @@ def main(arguments=None):
     tokenizer = Tokenizer.from_captions(table["caption"], config.vocabulary_size)
     captioner = Captioner(config, tokenizer, dtype=config.precision)
     compile_captioner(captioner, 1000)
-    batches = caption_batches(table, tokenizer, dev_features(), batch_size=config.batch_size)
+    batches = caption_batches(
+        table,
+        tokenizer,
+        dev_features(),
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+    )
 
     def train(batch):
         x, y, weight = batch

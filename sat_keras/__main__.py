@@ -2,7 +2,7 @@
 
 import sys
 
-from sat_keras.cli import main
+from sat_keras.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

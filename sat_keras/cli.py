@@ -6,6 +6,7 @@ comes from.
 """
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import inspect
@@ -958,6 +959,26 @@ def main(argv=None):
             raise
         print(f"sat-keras: error: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def program():
+    """The program `sat-keras`: `main`, then an end that spares the second of taking all apart.
+
+    Returns:
+        What `main` returns.
+    """
+    ended = []
+
+    def leave():
+        if ended:  # otherwise an exception is on its way out
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended[0])
+
+    atexit.register(leave)  # what is registered first runs last, so nothing else is left out
+    ended.append(main())
+    return ended[0]
 
 
 def _run(argv):

@@ -556,7 +556,7 @@ def test_help_names_every_option_with_what_it_does_and_its_default(capsys):
 def test_help_needs_no_keras(repository):
     """It comes at once."""
     program = (
-        "import sys; from sat_keras.__main__ import main\n"
+        "import sys; from sat_keras.cli import main\n"
         "try: main(['--help'])\n"
         "finally: assert {'keras', 'tensorflow', 'matplotlib'}.isdisjoint(sys.modules)"
     )
@@ -596,3 +596,38 @@ def test_noise_of_imports_is_held_back_and_shown_after_an_error(capfd):
     with pytest.raises(ImportError):
         fail()
     assert capfd.readouterr().err == "cause"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "error"),
+    [("return 3", 3, ""), ("sys.exit(4)", 4, ""), ("raise RuntimeError('here')", 1, "here")],
+)
+def test_program_ends_at_once_and_loses_nothing(body, code, error):
+    """Its exit code, its output and what others do at the exit; not what Python does after it."""
+    program = f"""
+import atexit, sys, threading, weakref
+from sat_keras import cli
+
+class Ends:
+    def __del__(self):
+        print("taken apart")
+
+kept = Ends()
+
+def main():
+    print("out")
+    print("error", file=sys.stderr)
+    atexit.register(print, "at exit")
+    {body}
+
+cli.main = main
+sys.exit(cli.program())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert done.stdout.startswith("out\nat exit\n")
+    assert ("taken apart" in done.stdout) == (body != "return 3")
+    assert "error" in done.stderr
+    assert error in done.stderr
