@@ -10,8 +10,8 @@ A cache folder holds one sub-folder for each encoder setting, named after it and
 
 A shard is the float16 bytes of one picture's annotation vectors, row by row. It is written under a
 temporary name and then renamed: what has its name is whole, and the folder's listing is the index.
-One picture a file because `tf.io.read_file` reads it at a fifth of what a record of a TFRecord file
-costs while a model trains beside it (`benchmarks/`).
+One picture a file because `tf.io.read_file` takes two thirds of the CPU time that a record of a
+TFRecord file does, which a training on the same cores waits for.
 """
 
 import contextlib
