@@ -378,7 +378,8 @@ def _prepare_folder(directory, encoder):
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _MANIFEST, manifest)
+        if not _has_manifest(folder, manifest):
+            write_json(folder / _MANIFEST, manifest)
     except OSError as error:
         raise OSError(
             "Cannot write to the features folder; check that it is a folder, its permissions and "
@@ -387,8 +388,14 @@ def _prepare_folder(directory, encoder):
     shard_bytes = encoder.num_regions * encoder.feature_dim * np.dtype(np.float16).itemsize
     for path in _list_shards(folder, shard_bytes)[1]:
         path.unlink()
-    (folder / _PARTIAL).unlink(missing_ok=True)
     return folder
+
+
+def _has_manifest(folder, manifest):
+    """Whether the folder has this manifest: several trainings may begin to read it at once."""
+    with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged one is written anew
+        return _read_manifest(folder) == manifest
+    return False
 
 
 def _paths_by_key(pictures):

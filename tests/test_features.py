@@ -247,6 +247,18 @@ def test_what_a_kill_leaves_is_repaired(table, folder, work, damage):
     assert not list(cache.directory.glob("*.partial"))
 
 
+def test_a_complete_cache_is_only_read(table, folder):
+    """Trainings that share it may begin at the same moment."""
+    files = extract(table, make_encoder(), folder).directory
+    before = {path.name: path.stat().st_mtime_ns for path in files.iterdir()}
+    files.chmod(0o500)
+    try:
+        extract(table, make_encoder(), folder)
+    finally:
+        files.chmod(0o700)
+    assert {path.name: path.stat().st_mtime_ns for path in files.iterdir()} == before
+
+
 def test_damaged_shards_are_reported_and_the_rest_is_readable(table, folder):
     cache = extract(table, make_encoder(), folder)
     for name in ("id5", "id2"):
