@@ -3,18 +3,20 @@
     python -m benchmarks [training searching ...]
 
 A part that fails, or is not over when the time is up, leaves the results of the others, and its own
-of before, as they are.
+of before, as they are. Results of another machine are kept beside them, in a file and a column of
+their own.
 """
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
 import time
 
 from benchmarks.measure import FOLDER, machine, run_part
-from benchmarks.table import update_readme
+from benchmarks.table import others, update_readme
 
 RESULTS = FOLDER / "results.json"
 LIMIT = 15 * 60  # seconds for all of it
@@ -40,7 +42,7 @@ def main(arguments=None):
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         parser.error(f"A part must be one of {', '.join(PARTS)}. Received: {', '.join(unknown)}")
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = results_here(machine())
     failed, end = [], time.perf_counter() + LIMIT
     for name in chosen:
         start = time.perf_counter()
@@ -56,13 +58,31 @@ def main(arguments=None):
     return 1 if failed else 0
 
 
+def results_here(here):
+    """Load what was measured on this machine before; `results.json` of another makes room."""
+    if RESULTS.is_file():
+        there = json.loads(RESULTS.read_text())["machine"]
+        if there != here:
+            RESULTS.rename(file_of(there))
+    if not RESULTS.is_file():
+        if not file_of(here).is_file():
+            return {}
+        file_of(here).rename(RESULTS)
+    return json.loads(RESULTS.read_text())
+
+
+def file_of(name):
+    """Path of the results of a machine that is not the latest one."""
+    return RESULTS.with_name(f"results-{re.sub('[^a-z0-9]+', '-', name.lower())}.json")
+
+
 def keep(results, name, found, minutes):
     """Put a part's results among the others, into the file and into the tables."""
     results |= found
     results.setdefault("minutes", {})[name] = minutes
     results |= {"machine": machine(), "command": shlex.join(["python", "-m", "benchmarks"])}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    update_readme(results)
+    update_readme(results, others(RESULTS.parent))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The tables of `README.md`, made of `results.json`."""
+"""The tables of `README.md`, made of `results.json` and of `results-*.json`, of other machines."""
+
+import json
 
 from benchmarks.measure import FOLDER
 
@@ -48,6 +50,11 @@ ROWS = (
         "the same minibatches from memory",
         ("< +3%", "loader_share", "{:+.1%}"),
     ),
+    (
+        "the same: time that a step waits for its minibatch",
+        "the step",
+        ("", "loader_idle", SHARE),
+    ),
     ("its peak memory", "-", ("<= 2.5 GB", "loader_peak_gb", "{:.1f} GB")),
     (
         "beam search, width 5, 1,000 pictures",
@@ -88,26 +95,42 @@ ROWS = (
 )
 
 
-def table(results):
+def others(folder=FOLDER):
+    """Load the results of other machines than the latest, in the order of their names."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("results-*.json"))]
+
+
+def table(results, elsewhere=()):
     """Return the lines of the table, with what was measured on and how."""
-    lines = [
-        "| what | against | to reach | measured | spread |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ["what", "against", "to reach", "measured"]
+    columns += [found["machine"].partition(",")[0] for found in elsewhere]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for what, against, (bar, key, form) in ROWS:
-        if key not in results:
-            continue
-        value, between = results[key], ""
-        if isinstance(value, dict):
-            between = f"{form.format(value['low'])} to {form.format(value['high'])}"
-            value = value["median"]
-        lines.append(f"| {what} | {against} | {bar} | {form.format(value)} | {between} |")
+        cells = [_cell(found.get(key), form) for found in (results, *elsewhere)]
+        if any(cells):
+            lines.append(f"| {what} | {against} | {bar} | {' | '.join(cells)} |")
+    lines += ["", f"Measured on {results['machine']} {_how(results)}."]
+    for name, found in zip(columns[4:], elsewhere, strict=True):
+        lines += ["", f"The column {name}: on {found['machine']} {_how(found)}."]
+    return lines
+
+
+def _how(results):
     minutes = sum(results.get("minutes", {}).values())
-    machine = f"Measured on {results['machine']} by `{results['command']}`, {minutes:.0f} minutes."
-    return [*lines, "", machine]
+    return f"by `{results['command']}`, {minutes:.0f} minutes"
 
 
-def profile_table(results):
+def _cell(value, form):
+    """Write a number, or a median with its spread; nothing for what was not measured."""
+    if value is None:
+        return ""
+    if not isinstance(value, dict):
+        return form.format(value)
+    median, low, high = (form.format(value[name]) for name in ("median", "low", "high"))
+    return f"{median}<br><sub>{low} to {high}</sub>"
+
+
+def profile_table(results, elsewhere=()):
     """Return the lines of the table that says where the time goes, in milliseconds."""
     profile = results.get("profile")
     if not profile:
@@ -120,7 +143,7 @@ def profile_table(results):
     return lines
 
 
-def growth_figure(results):
+def growth_figure(results, elsewhere=()):
     """Return the line that shows `growth.svg`."""
     return ["![Time and memory by size](growth.svg)"] if "growth" in results else []
 
@@ -132,12 +155,12 @@ TABLES = {
 }
 
 
-def update_readme(results, path=README):
-    """Write the tables into `README.md`."""
+def update_readme(results, elsewhere=(), path=README):
+    """Write the tables into `README.md`; only the first shows other machines' results too."""
     text = path.read_text(encoding="utf-8")
     for command, lines in TABLES.items():
         begin = f"<!-- table: {command} -->"
         before, rest = text.split(begin)
         after = rest.split(END, 1)[1]
-        text = "\n".join([before + begin, *lines(results), END + after])
+        text = "\n".join([before + begin, *lines(results, elsewhere), END + after])
     path.write_text(text, encoding="utf-8")

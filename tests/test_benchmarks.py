@@ -36,13 +36,17 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path / "results.json")
     readme = tmp_path / "README.md"
     readme.write_text(README, encoding="utf-8")
-    monkeypatch.setattr(benchmarks, "update_readme", lambda x: table.update_readme(x, readme))
+    monkeypatch.setattr(benchmarks, "update_readme", lambda *x: table.update_readme(*x, readme))
     return benchmarks.RESULTS, readme
 
 
 def test_a_part_that_fails_loses_no_other(files, monkeypatch, capsys):
     results, readme = files
-    results.write_text(json.dumps({"loader_share": {"median": 0.5, "low": 0.5, "high": 0.5}}))
+    before = {
+        "loader_share": {"median": 0.5, "low": 0.5, "high": 0.5},
+        "machine": measure.machine(),
+    }
+    results.write_text(json.dumps(before))
 
     def run_part(module, *arguments, timeout):
         if module == "benchmarks.loading":
@@ -58,8 +62,31 @@ def test_a_part_that_fails_loses_no_other(files, monkeypatch, capsys):
     assert found["loader_share"]["median"] == 0.5
     assert found["minutes"].keys() == benchmarks.PARTS.keys() - {"loading", "features"}
     text = readme.read_text(encoding="utf-8")
-    row = "| pixels to caption, model loaded | - | <= 0.4 s | 0.25 s | 0.12 s to 1.00 s |"
+    row = (
+        "| pixels to caption, model loaded | - | <= 0.4 s | 0.25 s<br><sub>0.12 s to 1.00 s</sub> |"
+    )
     assert row in text.splitlines()
+
+
+def test_every_machine_has_its_own_results(files, monkeypatch):
+    """Each keeps its own, and the latest is `results.json` and the first column."""
+    results, readme = files
+    rows = []
+    for name, seconds in (("A, big", 1.0), ("B, 2 cores", 2.0), ("A, big", 3.0)):
+        monkeypatch.setattr(benchmarks, "machine", lambda name=name: name)
+        found = {} if seconds == 3.0 else {"caption_seconds": seconds}
+        monkeypatch.setattr(benchmarks, "run_part", lambda *x, timeout, found=found: found)
+        assert benchmarks.main(["starting"]) == 0
+        assert json.loads(results.read_text())["machine"] == name
+        lines = readme.read_text(encoding="utf-8").splitlines()
+        rows += [line.rpartition("0.4 s")[2] for line in lines if line.startswith("| pixels")]
+    assert rows == [" | 1.00 s |", " | 2.00 s | 1.00 s |", " | 1.00 s | 2.00 s |"]
+    assert sorted(path.name for path in results.parent.glob("*.json")) == [
+        "results-b-2-cores.json",
+        "results.json",
+    ]
+    assert "| what | against | to reach | measured | B |" in lines
+    assert "The column B: on B, 2 cores by `python -m benchmarks`, 0 minutes." in lines
 
 
 def test_parts_can_be_run_alone(files, monkeypatch):
@@ -89,7 +116,7 @@ def test_tables_are_what_the_results_say(tmp_path):
         return
     copy = tmp_path / "README.md"
     copy.write_text(README, encoding="utf-8")
-    table.update_readme(results, copy)
+    table.update_readme(results, table.others(), copy)
     assert copy.read_text(encoding="utf-8") == README
 
 
@@ -102,7 +129,7 @@ def test_tables_are_replaced_and_the_text_stays(tmp_path):
             "command": "python -m benchmarks",
             "profile": {"step": {"whole": milliseconds}, "search": {"whole": 3.0, "other": 1.0}},
         }
-        table.update_readme(results, copy)
+        table.update_readme(results, path=copy)
     lines = copy.read_text(encoding="utf-8").splitlines()
     assert "| whole | 2.0 | 3.0 |" in lines
     assert "| other |  | 1.0 |" in lines
