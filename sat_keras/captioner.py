@@ -486,9 +486,10 @@ def _cross_entropies(words, logits, smoothing):
 
 @fused
 def _word_losses(words, logits, smoothing):
+    true = ops.take_along_axis(logits, ops.cast(ops.expand_dims(words, -1), "int32"), axis=-1)
+    true = ops.cast(true[..., 0], "float32")
     logits = ops.cast(logits, "float32")
     log_normalizer = ops.logsumexp(logits, axis=-1)
-    true = ops.sum(ops.where(_is_word(words, logits), logits, 0.0), axis=-1)
     plain = log_normalizer - true
     smoothed = plain + smoothing * (true - ops.mean(logits, axis=-1))
     return ops.stack([smoothed, plain]), log_normalizer
@@ -498,14 +499,10 @@ def _word_losses(words, logits, smoothing):
 def _word_loss_gradient(upstream, words, logits, smoothing, log_normalizer):
     values = ops.cast(logits, "float32")
     probabilities = ops.exp(values - ops.expand_dims(log_normalizer, -1))
-    true = ops.where(_is_word(words, logits), 1 - smoothing, 0.0)
+    token_ids = ops.arange(logits.shape[-1], dtype="float32")
+    true = ops.where(ops.equal(ops.expand_dims(words, -1), token_ids), 1 - smoothing, 0.0)
     target = true + smoothing / logits.shape[-1]
     return ops.cast(ops.expand_dims(upstream, -1) * (probabilities - target), logits.dtype)
-
-
-def _is_word(words, logits):
-    """Say for each logit whether it is that of the true word."""
-    return ops.equal(ops.expand_dims(words, -1), ops.arange(logits.shape[-1], dtype="float32"))
 
 
 FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
