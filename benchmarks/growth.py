@@ -107,9 +107,14 @@ def plot(growth):
     ]
     for axis, (name, values, label) in zip(axes, panels, strict=True):
         axis.plot([int(x) for x in values], list(values.values()), "o-")
-        axis.set(xlabel=LABELS[name], ylabel=label, xscale="log")
+        # Linear where time should be, so that it shows as a line.
+        scale = "linear" if name in ("steps", "vocabulary_size") else "log"
+        axis.set(xlabel=LABELS[name], ylabel=label, xscale=scale)
         axis.set_ylim(0, 1.1 * max(values.values()))
-        axis.set_xticks([int(x) for x in values], [f"{int(x):,}" for x in values], minor=False)
+        labels = [f"{int(x):,}" for x in values]
+        if name == "vocabulary_size":
+            labels[1] = ""  # 4,000 is too near to 1,000
+        axis.set_xticks([int(x) for x in values], labels, minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     figure.savefig(FIGURE, metadata={"Date": None})
