@@ -4,8 +4,8 @@ import functools
 
 from benchmarks.measure import REPOSITORY
 from sat_keras import load_dataset
-from sat_keras.cli import main as sat_keras
-from sat_keras.features import FeatureCache
+from sat_keras.cli.program import main as sat_keras
+from sat_keras.data.features import FeatureCache
 
 FEATURES = REPOSITORY / "outputs" / "features" / "flickr8k"
 WEIGHTS = REPOSITORY / "data" / "vgg16_imagenet_notop_fp16.weights.h5"

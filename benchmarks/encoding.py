@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from benchmarks.measure import in_turns, spread, tensorflow_rates
-from sat_keras.encoder import ImageEncoder
+from sat_keras.paper.encoder import ImageEncoder
 
 PICTURES = 32
 
@@ -23,7 +23,7 @@ def flops(model):
 
 
 def extraction(precision, pictures):
-    """An encoder as `sat_keras.features` runs it, and a function that encodes the pictures."""
+    """An encoder as `sat_keras.data.features` runs it, and a function that encodes the pictures."""
     encoder = ImageEncoder("VGG16", weights=None, dtype=precision)
     model = keras.Sequential([keras.Input(pictures.shape[1:], dtype="uint8"), encoder])
     model.compile(jit_compile=False)

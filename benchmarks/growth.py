@@ -47,11 +47,11 @@ def of_steps(rounds):
 
 def of_data_set(pictures, steps=100):
     """Milliseconds a caption of training from disk and peak memory, with so many pictures."""
-    from sat_keras.captioner import Captioner
-    from sat_keras.features import FeatureCache
-    from sat_keras.loaders import caption_batches
-    from sat_keras.tokenizer import Tokenizer
-    from sat_keras.training import compile_captioner
+    from sat_keras.data.features import FeatureCache
+    from sat_keras.data.loaders import caption_batches
+    from sat_keras.data.tokenizer import Tokenizer
+    from sat_keras.paper.captioner import Captioner
+    from sat_keras.training.fit import compile_captioner
 
     generator = np.random.default_rng(0)
     words = np.array([f"w{i}" for i in range(1000)])
@@ -77,7 +77,7 @@ def of_data_set(pictures, steps=100):
 
 
 def write_features(folder, image_ids, config):
-    """Write made up annotation vectors in the format of `sat_keras.features`."""
+    """Write made up annotation vectors in the format of `sat_keras.data.features`."""
     manifest = {
         "format": 2,
         "encoder": "made up",

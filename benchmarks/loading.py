@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.data import dev_captions, dev_features
 from benchmarks.measure import spread
-from sat_keras.allocation import keep_freed_memory
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.loaders import caption_batches
-from sat_keras.tokenizer import Tokenizer
-from sat_keras.training import compile_captioner
+from sat_keras.backend.memory import keep_freed_memory
+from sat_keras.config.config import Config
+from sat_keras.data.loaders import caption_batches
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
+from sat_keras.training.fit import compile_captioner
 
 
 def main(arguments=None):

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.searching import BATCH, BEAMS, PRETRAINED
 from benchmarks.training import SIZES, SMALL, train_step
-from sat_keras.captioner import caption_search
-from sat_keras.pretrained import load_pretrained
+from sat_keras.paper.captioner import caption_search
+from sat_keras.training.pretrained import load_pretrained
 
 # What an operation's name ends in, and XLA's name for running a compiled function.
 KINDS = {

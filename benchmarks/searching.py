@@ -11,8 +11,8 @@ import time
 import numpy as np
 
 from benchmarks.measure import REPOSITORY, run_part, spread
-from sat_keras.pretrained import load_pretrained
-from sat_keras.training import SEARCH_BATCH
+from sat_keras.training.fit import SEARCH_BATCH
+from sat_keras.training.pretrained import load_pretrained
 
 PRETRAINED = "flickr8k-soft-vgg16"
 BEAMS = 5
@@ -23,8 +23,8 @@ SAMPLE = REPOSITORY / "outputs" / "benchmarks" / "sample.npy"
 def compiled(rounds, pictures):
     """Pictures a second of captioning from cached features, and the loop's on a sample of them."""
     from benchmarks.data import dev_captions, dev_features
-    from sat_keras.evaluation import score_captions
-    from sat_keras.training import caption_pictures
+    from sat_keras.evaluation.scores import score_captions
+    from sat_keras.training.fit import caption_pictures
 
     features = dev_features()
     references = dev_captions().groupby("image_id", sort=False)["caption"].agg(list)

@@ -5,9 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.fusion import fuse_updates
+from sat_keras.backend.xla import fuse_updates
+from sat_keras.config.config import Config
+from sat_keras.paper.captioner import Captioner
 
 
 @dataclasses.dataclass(frozen=True)

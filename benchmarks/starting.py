@@ -24,7 +24,7 @@ def photo():
 
 def loaded(rounds):
     """Seconds from pixels to caption."""
-    from sat_keras.pretrained import load_pretrained
+    from sat_keras.training.pretrained import load_pretrained
 
     weights = encoder_weights()
     captioner = load_pretrained(PRETRAINED, weights[1] if weights else None)
@@ -52,7 +52,13 @@ def cold(rounds):
 def imports():
     """The slowest imports of a cold start, seconds with all that they import."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import tensorflow, keras, sat_keras.captioner"],
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-c",
+            "import tensorflow, keras, sat_keras.paper.captioner",
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -3,7 +3,7 @@
 The beams of one picture are the batch of a step, every beam comes with its own copy of the
 annotation vectors, which are projected anew in every step, and whatever is kept is kept in lists.
 The equations and weights are those of a trained `sat_keras` decoder, the rules those of
-`sat_keras.search.beam_search`, so that the captions must be the same. Written for this benchmark.
+`sat_keras.search.search.beam_search`, so that the captions must be the same. Written for this benchmark.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from keras import ops
 from torch import nn
 
-from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID
+from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID
 
 NEVER = [PAD_ID, START_ID, UNK_ID]
 
@@ -22,7 +22,7 @@ class Decoder(nn.Module):
     """A trained decoder with soft attention, gate and deep output.
 
     Args:
-        decoder: `sat_keras.decoder.AttentionDecoder` to take the weights of.
+        decoder: `sat_keras.paper.decoder.AttentionDecoder` to take the weights of.
         feature_dim: Integer, size of the annotation vectors.
 
     Raises:
@@ -98,7 +98,7 @@ def search(decoder, annotations, beam_size, length_penalty, longest):
     Args:
         decoder: `Decoder`.
         annotations: Array of shape `(num_regions, feature_dim)`.
-        beam_size, length_penalty: As in `sat_keras.search.beam_search`.
+        beam_size, length_penalty: As in `sat_keras.search.search.beam_search`.
         longest: Integer, its `max_length`.
 
     Returns:

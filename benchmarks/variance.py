@@ -21,12 +21,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
+from benchmarks.gradient_noise import gradient_samples
 from benchmarks.measure import REPOSITORY, machine
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.gradient_noise import gradient_samples
-from sat_keras.json_files import write_json
-from sat_keras.tokenizer import END_ID, START_ID
+from sat_keras.config.config import Config
+from sat_keras.data.files import write_json
+from sat_keras.data.tokenizer import END_ID, START_ID
+from sat_keras.paper.captioner import Captioner
 
 GRID, MARKS, COLOURS = (3, 3), 3, 4
 FIRST_WORD = 4  # after those for padding, unknown words, start and end
@@ -44,7 +44,7 @@ CONFIG = Config.tiny().replace(
 LEARNING_RATE = 0.01
 BASELINES, SAMPLES, MIXING = ("none", "average"), (1, 5, 10), (0.0, 0.5)
 SETTINGS = tuple(itertools.product(MIXING, BASELINES, SAMPLES))
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, as in sat_keras.visualization
+_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, as in sat_keras.plots.figures
 _MARKS = "os^"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import skimage
 from PIL import Image
 
-from sat_keras.cli import main
+from sat_keras.cli.program import main
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 FOLDER = Path(__file__).resolve().parent / "attention"

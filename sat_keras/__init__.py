@@ -1,39 +1,63 @@
 """Show, Attend and Tell: neural image captioning with visual attention, on Keras 3.
 
-The public names are imported at their first use, so that `import sat_keras` is quick and the
-layers, the model and the search run where TensorFlow is not installed.
+Start reading in `paper`, where every equation of the paper is the code that runs. The other rooms,
+from the bottom up: `config`, `backend`, `search`, `evaluation`, `data` and `datasets`, `cnn`,
+`fast`, `paper`, `training`, `baselines`, `analysis`, `plots`, `cli`. A room imports only from rooms
+before it in this list.
+
+Public names are imported at their first use: `import sat_keras` is quick, and layers, model and
+search run where TensorFlow is not installed.
 """
 
 import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
-__version__ = "0.1.0"
-
-_MODULES = {
-    "attention": ("BahdanauAttention", "HardAttention"),
-    "captioner": ("Caption", "CaptionSearch", "Captioner"),
-    "config": ("Config",),
-    "datasets": ("load_dataset",),
-    "decoder": ("AttentionDecoder",),
-    "encoder": ("ImageEncoder",),
-    "evaluation": ("score_captions",),
-    "features": ("FeatureCache", "extract_features"),
-    "images": ("load_image",),
-    "loaders": ("caption_batches", "picture_batches"),
-    "pretrained": ("load_pretrained",),
-    "search": ("beam_search", "greedy_search", "sample_search"),
-    "tokenizer": ("Tokenizer",),
-    "visualization": ("plot_attention", "plot_history"),
-    "widget": ("attention_html",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted(_HOME)
+__version__ = "0.2.0.dev0"
 
 
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f"module 'sat_keras' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sat_keras.{_HOME[name]}"), name)
+def lazy_exports(
+    package: str, modules: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Returns `__getattr__`, `__dir__` and `__all__` of a package that imports names on first use.
+
+    Args:
+        package: Name of the package, `__name__` in its `__init__.py`.
+        modules: Public names of each module, relative to the package. A module without names is
+            itself public.
+
+    Returns:
+        Tuple `(__getattr__, __dir__, __all__)`.
+    """
+    homes = {name: module for module, names in modules.items() for name in names}
+    public = sorted([*homes, *(module for module, names in modules.items() if not names)])
+
+    def get_attribute(name: str) -> Any:
+        if name in homes:
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        if name in public:
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get_attribute, lambda: [*public, "__version__"], public
 
 
-def __dir__():
-    return [*__all__, "__version__"]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "config": ("Config",),
+        "data": (
+            *("FeatureCache", "Tokenizer", "caption_batches", "extract_features", "load_image"),
+            "picture_batches",
+        ),
+        "datasets": ("load_dataset",),
+        "evaluation": ("score_captions",),
+        "paper": (
+            *("AttentionDecoder", "BahdanauAttention", "Caption", "CaptionSearch", "Captioner"),
+            *("HardAttention", "ImageEncoder"),
+        ),
+        "plots": ("attention_html", "plot_attention", "plot_history"),
+        "search": ("beam_search", "greedy_search", "sample_search"),
+        "training": ("load_pretrained",),
+    },
+)

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from sat_keras.allocation import keep_freed_memory
+from sat_keras.backend.memory import keep_freed_memory
 
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
-from sat_keras.allocation import keep_freed_memory
+from sat_keras.backend.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

@@ -6,7 +6,7 @@ import pytest
 from gradients import gradients, numpy, random, weight_gradients
 from keras import ops
 
-from sat_keras.attention import BahdanauAttention, attention_hidden
+from sat_keras.paper.attention import BahdanauAttention, attention_hidden
 
 BATCH, QUERIES, REGIONS = 2, 3, 5
 HIDDEN, FEATURES, ATTENTION = 4, 6, 7

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sat_keras.attention_metrics import (
+from sat_keras.analysis.measures import (
     attention_entropy,
     attention_mass,
     attention_scores,

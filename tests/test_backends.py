@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from sat_keras.attention import Sampling
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.tokenizer import Tokenizer
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
+from sat_keras.paper.hard_attention import Sampling
 
 LEARNING_RATE = 0.1
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sat_keras.baselines import (
+from sat_keras.baselines.retrieval import (
     _CaptionVectors,
     consensus_captions,
     nearest_captions,

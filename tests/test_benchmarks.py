@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import growth, measure, profile, searching, sizes, table, training
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.tokenizer import Tokenizer
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
 
 README = table.README.read_text(encoding="utf-8")
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])

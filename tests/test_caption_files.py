@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sat_keras.caption_files import read_candidates, read_references
+from sat_keras.evaluation.caption_files import read_candidates, read_references
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from gradients import gradients, numpy, random
 from keras import ops
 
-from sat_keras.captioner import FILE_FORMAT, Captioner, CaptionSearch, cross_entropies
-from sat_keras.config import Config
-from sat_keras.encoder import ImageEncoder
-from sat_keras.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
+from sat_keras.paper.captioner import FILE_FORMAT, Captioner, CaptionSearch, cross_entropies
+from sat_keras.paper.encoder import ImageEncoder
 
 CONFIG = Config.tiny()  # grid 2 x 2 of 8 features
 WORDS = ["a", "red", "blue", "circle", "square", "left", "of"]

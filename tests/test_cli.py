@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sat_keras import cli, training
-from sat_keras.config import CHOICES, Config
+from sat_keras.cli import program as cli
+from sat_keras.config.config import CHOICES, Config
 from sat_keras.datasets import load_dataset
-from sat_keras.evaluation import score_captions
-from sat_keras.picture_scores import PictureScores
+from sat_keras.evaluation.picture_scores import PictureScores
+from sat_keras.evaluation.scores import score_captions
+from sat_keras.training import fit as training
 
 PICTURES = 4
 
@@ -49,7 +50,7 @@ def train_command(out, *options):
 def no_java():
     """Spares the seconds that METEOR's program takes to start; `test_java_metrics` runs it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sat_keras.evaluation.unavailable", lambda name: f"{name} is left out")
+        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} is left out")
         yield
 
 
@@ -242,7 +243,7 @@ def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, monkeypa
     assert cli.main(train_command("hard", "--attention", "hard", "--epochs", "1")) == 0
     log = pd.read_csv(folder / "hard" / "log.csv")
     assert {"entropy", "baseline"} <= set(log.columns)
-    monkeypatch.setattr("sat_keras.evaluation.unavailable", lambda name: f"No {name} here")
+    monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"No {name} here")
     command = ["evaluate", "hard", "--context", "argmax", "--out", "hard.json"]
     assert cli.main(command) == 0
     results = json.loads((folder / "hard.json").read_text())
@@ -328,7 +329,7 @@ def test_agreement_with_people_is_measured(folder, monkeypatch, capsys):
         found = {"judgements": 9, "variant": "c", "tau": {"bleu1": 1.234, "cider": 2.0}}
         return found | {"judges": judges, "published": {"bleu1": 1.2}}
 
-    monkeypatch.setattr("sat_keras.human_agreement.human_agreement", agree)
+    monkeypatch.setattr("benchmarks.human_agreement.human_agreement", agree)
     assert cli.main(["agreement", "--data-dir", "x", "--out", "agreement.json"]) == 0
     output = capsys.readouterr().out
     assert "expert: 9 judgements, Kendall's tau-c x 100" in output
@@ -556,7 +557,7 @@ def test_help_names_every_option_with_what_it_does_and_its_default(capsys):
 def test_help_needs_no_keras(repository):
     """It comes at once."""
     program = (
-        "import sys; from sat_keras.cli import main\n"
+        "import sys; from sat_keras.cli.program import main\n"
         "try: main(['--help'])\n"
         "finally: assert {'keras', 'tensorflow', 'matplotlib'}.isdisjoint(sys.modules)"
     )
@@ -571,7 +572,9 @@ def test_a_reader_that_has_gone_is_no_error(repository):
     """As in `sat-keras score --help | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
-    program = "import sys; from sat_keras.cli import main; sys.exit(main(['score', '--help']))"
+    program = (
+        "import sys; from sat_keras.cli.program import main; sys.exit(main(['score', '--help']))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=repository,
@@ -606,7 +609,7 @@ def test_program_ends_at_once_and_loses_nothing(body, code, error):
     """Its exit code, its output and what others do at the exit; not what Python does after it."""
     program = f"""
 import atexit, sys, threading, weakref
-from sat_keras import cli
+from sat_keras.cli import program as cli
 
 class Ends:
     def __del__(self):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sat_keras import cli
-from sat_keras.comparison import compare_results, read_results
-from sat_keras.picture_scores import PictureScores
+from sat_keras.cli import program as cli
+from sat_keras.evaluation.comparison import compare_results, read_results
+from sat_keras.evaluation.picture_scores import PictureScores
 
 PICTURES = 200
 

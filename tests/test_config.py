@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sat_keras.config import CHOICES, Config
+from sat_keras.config.config import CHOICES, Config
 
 PRESETS = ("tiny", "scenes", "flickr8k", "paper_coco")
 

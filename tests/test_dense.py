@@ -5,7 +5,7 @@ import pytest
 from gradients import gradients, numpy, random
 from keras import ops
 
-from sat_keras.dense import RowDense
+from sat_keras.backend.dense import RowDense
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 1, 5), (2, 3, 4, 5), (2, 1, 30, 40), (3, 1, 10, 16)])

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.devices import Devices
-from sat_keras.loaders import pad_rows
-from sat_keras.tokenizer import Tokenizer
-from sat_keras.training import ShowCaption, compile_captioner, train_captioner
+from sat_keras.backend.devices import Devices
+from sat_keras.config.config import Config
+from sat_keras.data.loaders import pad_rows
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
+from sat_keras.training.fit import ShowCaption, compile_captioner, train_captioner
 
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])
 # Two devices cannot share 5 rows evenly.

@@ -6,7 +6,9 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from sat_keras.encoder import CoordinateChannels, ImageEncoder, PictureResize, scene_cnn
+from sat_keras.cnn.resize import PictureResize
+from sat_keras.cnn.scenes import CoordinateChannels, scene_cnn
+from sat_keras.paper.encoder import ImageEncoder
 
 
 def pictures(*shape, seed=0):

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sat_keras.evaluation import (
+from sat_keras.evaluation.metrics import cider, corpus_bleu, rouge_l
+from sat_keras.evaluation.scores import (
     available_metrics,
     caption_statistics,
     references_digest,
     score_captions,
     score_pictures,
 )
-from sat_keras.metrics import cider, corpus_bleu, rouge_l
-from sat_keras.ptb import ptb_tokenize
+from sat_keras.evaluation.tokens import ptb_tokenize
 
 needs_java = pytest.mark.skipif(
     shutil.which("java") is None, reason="the toolkit's tokeniser needs Java"

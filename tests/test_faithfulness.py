@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.captioner import Caption, Captioner
-from sat_keras.config import Config
-from sat_keras.faithfulness import CHOICES, occlusion_statistics
-from sat_keras.tokenizer import START_ID, Tokenizer
+from sat_keras.analysis.occlusion import CHOICES, occlusion_statistics
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import START_ID, Tokenizer
+from sat_keras.paper.captioner import Caption, Captioner
 
 TOKENIZER = Tokenizer.from_captions(["a dog runs", "a red cat sits"])
 REGIONS, WORDS = 6, TOKENIZER.vocabulary_size

@@ -13,10 +13,10 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from sat_keras import features
-from sat_keras.encoder import ImageEncoder
-from sat_keras.features import FeatureCache, extract_features
-from sat_keras.images import load_image
+from sat_keras.data import features
+from sat_keras.data.features import FeatureCache, extract_features
+from sat_keras.data.images import load_image
+from sat_keras.paper.encoder import ImageEncoder
 
 tf = pytest.importorskip("tensorflow")
 

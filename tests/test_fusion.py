@@ -7,10 +7,11 @@ import test_recurrence
 from gradients import gradients, numpy, random
 from keras import ops
 
-from sat_keras import fusion, recurrence
-from sat_keras.config import Config
-from sat_keras.fusion import fuse_updates, fused, has_fusion
-from sat_keras.training import make_optimizer
+from sat_keras.backend import xla as fusion
+from sat_keras.backend.xla import fuse_updates, fused, has_fusion
+from sat_keras.config.config import Config
+from sat_keras.fast import recurrence
+from sat_keras.training.fit import make_optimizer
 
 CASE = {"steps": 4, "batch": 2, "captions": 3}
 

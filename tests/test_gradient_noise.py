@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from enumeration import batch, enumeration, make
 
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.gradient_noise import gradient_samples
+from benchmarks.gradient_noise import gradient_samples
+from sat_keras.config.config import Config
+from sat_keras.paper.captioner import Captioner
 
 DRAWS = 200
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sat_keras.captioner import Caption
-from sat_keras.encoder import PictureResize
-from sat_keras.grounding import ground_captions
+from sat_keras.analysis.pointing import ground_captions
+from sat_keras.cnn.resize import PictureResize
+from sat_keras.paper.captioner import Caption
 
 
 def caption(text):

@@ -10,10 +10,10 @@ from enumeration import CONFIG, SEQUENCES, batch, enumeration, force, make
 from gradients import gradients, numpy, random, weight_gradients
 from keras import ops
 
-from sat_keras.attention import BahdanauAttention, HardAttention, Sampling
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.objective import Reinforce, location_entropy
+from sat_keras.config.config import Config
+from sat_keras.paper.attention import BahdanauAttention
+from sat_keras.paper.captioner import Captioner
+from sat_keras.paper.hard_attention import HardAttention, Reinforce, Sampling, location_entropy
 
 SAMPLES = 20_000
 
@@ -420,7 +420,7 @@ def test_evaluation_is_of_the_expected_context(looked):
 
 
 def test_baseline_is_saved_and_copied(looked, tmp_path):
-    from sat_keras.pretrained import copy_captioner
+    from sat_keras.training.pretrained import copy_captioner
 
     captioner = looked[0]
     average = float(captioner.reinforce.average)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sat_keras.datasets.judgements import load_judgements
-from sat_keras.human_agreement import PUBLISHED, human_agreement, kendall_tau
+from benchmarks.human_agreement import PUBLISHED, human_agreement, kendall_tau
+from benchmarks.judgements import load_judgements
 
 CAPTIONS = {
     "a.jpg": ["a dog runs", "the dog runs on sand", "a dog on the beach"],
@@ -118,7 +118,7 @@ def test_recipe(folder, monkeypatch):
 
         return Scores()
 
-    monkeypatch.setattr("sat_keras.human_agreement.score_tokens", score)
+    monkeypatch.setattr("benchmarks.human_agreement.score_tokens", score)
     found = human_agreement(folder, "expert")
     assert (found["pairs"], found["judgements"], found["variant"]) == (3, 9, "c")
     assert found["tau"]["rouge_l"] == pytest.approx(

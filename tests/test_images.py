@@ -7,7 +7,7 @@ import pytest
 from keras.backend import backend
 from PIL import Image
 
-from sat_keras.images import image_dataset, load_image, picture_errors
+from sat_keras.data.images import image_dataset, load_image, picture_errors
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_allowing_truncated_files_hides_no_others(tmp_path):
 
 def test_dataset_is_load_image_in_order(tmp_path):
     tf = pytest.importorskip("tensorflow")
-    from sat_keras.encoder import PictureResize
+    from sat_keras.cnn.resize import PictureResize
 
     generator = np.random.default_rng(0)
     paths = []

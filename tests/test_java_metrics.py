@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from sat_keras import java_metrics
-from sat_keras.java_metrics import meteor_of_sums, meteor_statistics, spice, unavailable
+from sat_keras.evaluation import java as java_metrics
+from sat_keras.evaluation.java import meteor_of_sums, meteor_statistics, spice, unavailable
 
 CANDIDATES = [
     "a dog runs on the beach",

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sat_keras.dense import RowDense
-from sat_keras.features import FeatureCache, extract_features
-from sat_keras.images import picture_errors
-from sat_keras.loaders import (
+from sat_keras.backend.dense import RowDense
+from sat_keras.data.features import FeatureCache, extract_features
+from sat_keras.data.images import picture_errors
+from sat_keras.data.loaders import (
     PictureSource,
     caption_batches,
     epoch_order,
@@ -22,7 +22,7 @@ from sat_keras.loaders import (
     picture_batches,
     teacher_forcing,
 )
-from sat_keras.tokenizer import SPECIAL_TOKENS, Tokenizer
+from sat_keras.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BATCH_SIZE = 4
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven"]
@@ -332,7 +332,7 @@ def test_a_broken_picture_is_named(pictures, tmp_path):
 
 
 def test_features_of_a_real_cache(pictures, tmp_path):
-    from sat_keras.encoder import ImageEncoder
+    from sat_keras.paper.encoder import ImageEncoder
 
     encoder = ImageEncoder("scenes", weights=None, image_size=16, resize="squash")
     cache = extract_features(pictures, encoder, tmp_path / "features", mirror=True, progress=False)

@@ -180,7 +180,7 @@ def test_scoring_a_file_needs_no_keras(tmp_path):
     (tmp_path / "captions.json").write_text('[{"image_id": 1, "caption": "a dog"}]')
     (tmp_path / "references.json").write_text('{"1": ["a dog runs", "a dog"]}')
     program = (
-        "import sys; from sat_keras import cli, evaluation\n"
+        "import sys\nfrom sat_keras.cli import program as cli\nfrom sat_keras.evaluation import scores as evaluation\n"
         "evaluation.unavailable = lambda name: f'No {name} here'\n"
         "run = lambda *words: cli.main(list(words)) and sys.exit('failed')\n"
         "run('score', 'captions.json', 'references.json', '--out', 'new/scores.json')\n"

@@ -5,10 +5,10 @@ import base64
 import numpy as np
 import pytest
 
-from sat_keras.evaluation import PYTHON_METRICS, score_captions, score_pictures
-from sat_keras.java_metrics import meteor_of_sums
-from sat_keras.metrics import corpus_bleu
-from sat_keras.picture_scores import PictureScores
+from sat_keras.evaluation.java import meteor_of_sums
+from sat_keras.evaluation.metrics import corpus_bleu
+from sat_keras.evaluation.picture_scores import PictureScores
+from sat_keras.evaluation.scores import PYTHON_METRICS, score_captions, score_pictures
 
 WORDS = np.array(["a", "b", "c", "d", "e"])
 

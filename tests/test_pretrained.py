@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from sat_keras import pretrained
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
-from sat_keras.encoder import ImageEncoder
-from sat_keras.json_files import write_json
-from sat_keras.tokenizer import Tokenizer
+from sat_keras.config.config import Config
+from sat_keras.data.files import write_json
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
+from sat_keras.paper.encoder import ImageEncoder
+from sat_keras.training import pretrained
 
 CONFIG = Config.tiny().replace(feature_dim=128, max_length=4)
 

@@ -11,9 +11,9 @@ import pytest
 from gradients import compiled, gradients, numpy, random
 from keras import ops
 
-from sat_keras import recurrence
-from sat_keras.attention import Sampling
-from sat_keras.recurrence import RecurrenceWeights, attention_recurrence, lstm_update
+from sat_keras.fast import recurrence
+from sat_keras.fast.recurrence import RecurrenceWeights, attention_recurrence, lstm_update
+from sat_keras.paper.hard_attention import Sampling
 
 HIDDEN, FEATURES, REGIONS, ATTENTION = 3, 4, 5, 2
 SIZES = {"hidden": HIDDEN, "context": FEATURES, "attention_weights": REGIONS, "gate": 1}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sat_keras import report
-from sat_keras.captioner import Caption
-from sat_keras.encoder import PictureResize
-from sat_keras.evaluation import caption_statistics, score_pictures
-from sat_keras.report import write_report
+from sat_keras.cnn.resize import PictureResize
+from sat_keras.evaluation.scores import caption_statistics, score_pictures
+from sat_keras.paper.captioner import Caption
+from sat_keras.plots import report
+from sat_keras.plots.report import write_report
 
 EVIL = "</script><script>alert('1')</script> & <b>%DATA%</b>"
 REFERENCES = {

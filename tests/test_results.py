@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sat_keras.picture_scores import PictureScores
+from sat_keras.evaluation.picture_scores import PictureScores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEYS = (

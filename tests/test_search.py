@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.search import beam_search, greedy_search, sample_search
+from sat_keras.search.search import beam_search, greedy_search, sample_search
 
 PAD, UNK, START, END, *WORDS = range(6)
 VOCABULARY_SIZE = 6

@@ -16,7 +16,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sat_keras.tokenizer import (
+from sat_keras.data.tokenizer import (
     END_ID,
     PAD_ID,
     SPECIAL_TOKENS,
@@ -285,7 +285,7 @@ def test_without_tensorflow_text_ids_still_become_words(tokenizer, monkeypatch):
 def test_importing_and_detokenizing_need_no_tensorflow(repository):
     program = (
         "import sys, keras; sys.modules.update(tensorflow=None, tensorflow_text=None)\n"
-        "from sat_keras.tokenizer import SPECIAL_TOKENS, Tokenizer\n"
+        "from sat_keras.data.tokenizer import SPECIAL_TOKENS, Tokenizer\n"
         "print(Tokenizer([*SPECIAL_TOKENS, 'a']).detokenize([[2, 4, 3]]))"
     )
     done = subprocess.run(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.search import beam_search, greedy_search
-from sat_keras.trace import trace_search
-from sat_keras.visualization import plot_beam_tree
+from sat_keras.analysis.search_tree import trace_search
+from sat_keras.plots.figures import plot_beam_tree
+from sat_keras.search.search import beam_search, greedy_search
 
 PAD, START, END, *WORDS = range(5)
 VOCABULARY = ["", "<start>", "<end>", "a", "b"]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sat_keras import training
-from sat_keras.captioner import Captioner
-from sat_keras.config import Config
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.datasets import load_dataset
-from sat_keras.pretrained import make_encoder
-from sat_keras.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
+from sat_keras.training import fit as training
+from sat_keras.training.pretrained import make_encoder
 
 
 class Weights:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import variance
-from sat_keras.tokenizer import END_ID, START_ID
+from sat_keras.data.tokenizer import END_ID, START_ID
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "hard-variance.json"
 

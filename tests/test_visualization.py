@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sat_keras.visualization import (
+from sat_keras.plots.figures import (
     describe_attention,
     plot_annotation_grid,
     plot_attention,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sat_keras.visualization import describe_attention, enlarged, upsample_attention
-from sat_keras.widget import attention_html
+from sat_keras.plots.figures import describe_attention, enlarged, upsample_attention
+from sat_keras.plots.widget import attention_html
 
 WORDS = ["two", "dogs", "run"]
 

@@ -15,11 +15,18 @@ from sat_keras.datasets import scenes
 from sat_keras.datasets.boxes import load_boxes
 from sat_keras.datasets.coco import load_coco
 from sat_keras.datasets.flickr import load_flickr8k, load_flickr30k
-from sat_keras.datasets.scenes import draw_scenes, load_objects, load_scenes
+from sat_keras.datasets.scenes import (
+    caption_accuracy,
+    draw_scenes,
+    load_objects,
+    load_scenes,
+    words_to_boxes,
+)
 from sat_keras.datasets.tables import check_split
 
 __all__ = [
     "DATASETS",
+    "caption_accuracy",
     "draw_scenes",
     "load_boxes",
     "load_coco",
@@ -28,6 +35,7 @@ __all__ = [
     "load_flickr30k",
     "load_objects",
     "load_scenes",
+    "words_to_boxes",
 ]
 
 _LOADERS: dict[str, Callable[..., pd.DataFrame]] = {

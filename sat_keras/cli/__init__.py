@@ -1,0 +1,4 @@
+"""The command line `sat-keras`, one file a command.
+
+`main` parses and dispatches.
+"""

@@ -1,0 +1,22 @@
+"""From files to tensors: pictures, words, cached annotation vectors, minibatches.
+
+Read `images`, `tokenizer`, `features`, then `loaders`, which joins them in a `tf.data` pipeline.
+"""
+
+from sat_keras import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "features": ("FeatureCache", "extract_features"),
+        "images": ("load_image",),
+        "loaders": (
+            "PictureSource",
+            "caption_batches",
+            "epoch_order",
+            "picture_batches",
+            "teacher_forcing",
+        ),
+        "tokenizer": ("END_ID", "PAD_ID", "START_ID", "UNK_ID", "Tokenizer", "normalize"),
+    },
+)

@@ -1,0 +1,258 @@
+"""Scores of captions: how near they come to what people wrote, and how varied they are.
+
+One call for BLEU in both protocols, METEOR, ROUGE-L, CIDEr-D and SPICE. BLEU, ROUGE-L and CIDEr-D
+are plain Python (`sat_keras.evaluation.metrics`), METEOR and SPICE need Java (`sat_keras.evaluation.java`). All
+pictures are scored together, as one corpus, on the tokens of `sat_keras.evaluation.tokens`.
+
+| protocol | BLEU | where it comes from |
+|---|---|---|
+| `coco` | with brevity penalty | the coco-caption toolkit, which later papers use |
+| `paper` | without brevity penalty | Xu et al., 2015, Table 1 |
+
+The two differ by several points on short captions: say which one beside every number. Tokens and
+the other metrics are the same in both.
+"""
+
+import collections
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from sat_keras.evaluation.java import meteor_statistics, spice, unavailable
+from sat_keras.evaluation.metrics import bleu_statistics, cider, rouge_l
+from sat_keras.evaluation.picture_scores import METRICS, PROTOCOLS, PictureScores
+from sat_keras.evaluation.tokens import ptb_tokenize
+
+# Those that need no Java.
+PYTHON_METRICS = ("bleu", "rouge_l", "cider")
+
+Captions = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+def score_captions(
+    candidates: Captions,
+    references: Mapping[str, Sequence[str]],
+    protocols: Sequence[str] = PROTOCOLS,
+    metrics: Sequence[str] = PYTHON_METRICS,
+) -> dict[str, dict[str, float]]:
+    """Scores one caption a picture against the picture's reference captions.
+
+    Args:
+        candidates: The caption to score by image id, or pairs `(image_id, caption)`. An empty
+            caption is a bad caption, not an error.
+        references: The reference captions of the same pictures, by image id, raw or normalised.
+        protocols: Out of `"coco"` and `"paper"`, see the module's description.
+        metrics: Out of `"bleu"`, `"meteor"`, `"rouge_l"`, `"cider"` and `"spice"`; by default those
+            that need no Java. `available_metrics` names those that run here.
+
+    Returns:
+        `{protocol: {"bleu1": ..., "bleu2": ..., "bleu3": ..., "bleu4": ..., "rouge_l": ...,
+        "cider": ...}}`, in percent (BLEU-4 as 20.8), but CIDEr-D as 0.52. CIDEr-D weights words by
+        how rare they are in `references`, so that it compares only between scores of the same
+        pictures.
+
+    Raises:
+        ValueError: If the image ids of both don't agree or appear twice, if there are no
+            candidates or a picture has no references, or if a protocol or metric is unknown.
+        RuntimeError: If a metric does not run here.
+
+    Example:
+
+    >>> references = {
+    ...     "1.jpg": ["A dog runs on the beach.", "The dog is running."],
+    ...     "2.jpg": ["Two boys play football.", "Boys with a ball."],
+    ... }
+    >>> candidates = {"1.jpg": "a dog runs", "2.jpg": "two boys play football"}
+    >>> score_captions(candidates, references)["coco"]["bleu1"]  # 3 + 4 words against 4 + 4
+    86.68...
+
+    Reference:
+        Notebook `05_decoding_and_evaluation`.
+    """
+    _check_names("Protocols", protocols, PROTOCOLS)
+    return score_pictures(candidates, references, metrics).scores(protocols)
+
+
+def score_pictures(
+    candidates: Captions,
+    references: Mapping[str, Sequence[str]],
+    metrics: Sequence[str] = PYTHON_METRICS,
+) -> PictureScores:
+    """Scores every picture's caption, for intervals, comparisons and each picture's own scores.
+
+    Args:
+        candidates: As in `score_captions`.
+        references: As in `score_captions`.
+        metrics: As in `score_captions`.
+
+    Returns:
+        `PictureScores`, with the pictures in the order of their image ids' names.
+
+    Raises:
+        ValueError: As in `score_captions`.
+        RuntimeError: If a metric does not run here.
+
+    Example:
+
+    >>> pictures = score_pictures(candidates, references)
+    >>> pictures.scores()["coco"]["bleu4"], pictures.intervals()["coco"]["bleu4"]
+    (20.6..., [19.5..., 21.7...])
+    """
+    candidates = _by_image_id(candidates)
+    _check_image_ids(candidates, references)
+    image_ids = sorted(candidates, key=str)
+    tokens = [ptb_tokenize(candidates[image_id]) for image_id in image_ids]
+    truths = [[ptb_tokenize(caption) for caption in references[i]] for i in image_ids]
+    return score_tokens(tokens, truths, metrics)
+
+
+def score_tokens(
+    candidates: Sequence[Sequence[str]],
+    references: Sequence[Sequence[Sequence[str]]],
+    metrics: Sequence[str] = PYTHON_METRICS,
+) -> PictureScores:
+    """Scores tokens, of `ptb_tokenize` or any others.
+
+    Args:
+        candidates: Tokens of one candidate a picture.
+        references: Tokens of each picture's references, in the same order.
+        metrics: As in `score_captions`.
+
+    Returns:
+        `PictureScores`, with the pictures in the same order.
+
+    Raises:
+        ValueError: If a metric is unknown.
+        RuntimeError: If a metric does not run here.
+    """
+    _check_names("Metrics", metrics, METRICS)
+    measures = {
+        "bleu": bleu_statistics,
+        "meteor": meteor_statistics,
+        "rouge_l": rouge_l,
+        "cider": cider,
+        "spice": spice,
+    }
+    found = {name: measures[name](candidates, references) for name in metrics}
+    return PictureScores(
+        {name: values.reshape(len(candidates), -1) for name, values in found.items()}
+    )
+
+
+def available_metrics() -> tuple[tuple[str, ...], list[str]]:
+    """Tells which metrics run here.
+
+    Returns:
+        The names of those that do, out of `METRICS`, and a sentence about each of the others, with
+        what to install.
+    """
+    reasons = {name: unavailable(name) for name in METRICS if name not in PYTHON_METRICS}
+    names = tuple(name for name in METRICS if not reasons.get(name))
+    return names, [reason for reason in reasons.values() if reason]
+
+
+def references_digest(references: Mapping[str, Sequence[str]]) -> str:
+    """Tells one set of pictures and references from another.
+
+    Args:
+        references: Reference captions by image id.
+
+    Returns:
+        16 hexadecimal digits of a hash of the image ids and the references' tokens, the same in
+        any order of the pictures.
+    """
+    known = {str(i): [ptb_tokenize(caption) for caption in references[i]] for i in references}
+    text = json.dumps(known, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
+    """What tells dull captions from varied ones, without references.
+
+    Args:
+        captions: Captions by image id, pairs `(image_id, caption)` or captions alone; words are
+            what stands between blanks.
+
+    Returns:
+        - `captions`: their number.
+        - `mean_length`: words a caption.
+        - `vocabulary`: number of different words.
+        - `distinct1`, `distinct2`: different words (pairs of words) over all words (pairs).
+        - `repeated`: share of captions that are the same as an earlier one.
+        - `unknown`: share of words that are `<unk>`.
+
+        Shares of nothing are 0.
+
+    Raises:
+        ValueError: If there are no captions, or an image id appears twice.
+
+    Reference:
+        [Li et al., 2016](https://arxiv.org/abs/1510.03055), for distinct-n.
+        Notebook `05_decoding_and_evaluation`.
+    """
+    captions = captions if isinstance(captions, Mapping) else list(captions)
+    if not captions:
+        raise ValueError(f"There must be at least one caption. Received: {captions!r}")
+    if isinstance(captions, Mapping) or not isinstance(captions[0], str):
+        captions = _by_image_id(captions).values()
+    tokens = [caption.split() for caption in captions]
+    words = [word for caption in tokens for word in caption]
+    pairs = [pair for caption in tokens for pair in itertools.pairwise(caption)]
+
+    def share(part, whole):
+        return part / whole if whole else 0.0
+
+    return {
+        "captions": len(tokens),
+        "mean_length": len(words) / len(tokens),
+        "vocabulary": len(set(words)),
+        "distinct1": share(len(set(words)), len(words)),
+        "distinct2": share(len(set(pairs)), len(pairs)),
+        "repeated": 1 - len(set(map(tuple, tokens))) / len(tokens),
+        "unknown": share(words.count("<unk>"), len(words)),
+    }
+
+
+def _check_names(what, names, known):
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"{what} must be one or more out of {known}. Received: {(unknown or [names])[0]!r}"
+        )
+
+
+def _by_image_id(captions):
+    """The captions as a dictionary."""
+    if isinstance(captions, Mapping):
+        return captions
+    pairs = list(captions)
+    counts = collections.Counter(image_id for image_id, _ in pairs)
+    twice = [image_id for image_id, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(
+            "Every picture must have one candidate; keep the first one of each, for example with "
+            "`dict(reversed(pairs))`. "
+            f"Received: {len(twice)} image ids more than once, the first one {twice[0]!r}"
+        )
+    return dict(pairs)
+
+
+def _check_image_ids(candidates, references):
+    if not candidates:
+        raise ValueError("There must be at least one candidate. Received: none")
+    problems = {
+        "Every candidate must have references: pass the references of the same split. Received: "
+        "{} image ids without references": [i for i in candidates if i not in references],
+        "Every picture of `references` must have a candidate: leave out the references of pictures "
+        "that are not scored (`score --subset`). Received: {} image ids without a candidate": [
+            i for i in references if i not in candidates
+        ],
+        "Every picture must have at least one reference caption. Received: {} image ids with an "
+        "empty list": [i for i in references if not len(references[i])],
+        "The references of a picture must be a list of captions, not one caption. Received: "
+        "{} image ids with a string": [i for i in references if isinstance(references[i], str)],
+    }
+    for problem, image_ids in problems.items():
+        if image_ids:
+            raise ValueError(f"{problem.format(len(image_ids))}, the first one {image_ids[0]!r}")

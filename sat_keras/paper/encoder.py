@@ -1,0 +1,194 @@
+"""Pictures to annotation vectors (section 3.1.1): a CNN with its preprocessing."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+from keras import ops
+
+from sat_keras.cnn.applications import (
+    architecture,
+    build_cnn,
+    building,
+    cut,
+    default_image_size,
+    grid_of,
+    load_weights,
+)
+from sat_keras.cnn.resize import PictureResize
+
+# The paper's grid is 14 x 14, before VGG's last pooling. Other CNNs: their last convolutional grid.
+_DEFAULT_LAYERS = {"VGG19": "block5_conv4", "VGG16": "block5_conv3"}
+
+
+@keras.saving.register_keras_serializable(package="sat_keras")
+class ImageEncoder(keras.Layer):
+    """Encodes RGB pictures into annotation vectors, one for each region of a grid.
+
+    1. The picture is resized (`PictureResize`).
+    2. Its pixels are preprocessed as the CNN was trained: nobody can forget to do it.
+    3. The CNN computes a feature map, `(rows, columns, feature_dim)`.
+    4. The map is flattened row by row: `a = {a_1, ..., a_L}`, `L = rows * columns`.
+
+    The CNN is frozen by default: its weights are not trained and its batch normalisation runs in
+    inference mode. With `trainable=True` it is fine-tuned.
+
+    A saved model rebuilds the architecture and reads the weights from its own file, so that
+    `get_config` leaves `weights` out and no download happens on loading.
+
+    Args:
+        cnn: Name of a `keras.applications` CNN such as `"VGG19"`, `"scenes"` for the small CNN of
+            `scene_cnn`, or a `keras.Model` of your own from pictures in 0..255 to a grid (used as
+            it is, not copied).
+        layer: Name of the CNN's layer whose output are the annotation vectors. Defaults to the
+            paper's `block5_conv4` for VGG19, `block5_conv3` for VGG16, and the CNN's output
+            without its top (its last convolutional grid) for all others.
+        weights: `"imagenet"` (downloaded by Keras), the path of a weights file for the CNN
+            without its top, or `None` for random weights. Your own model keeps its weights unless
+            a path is given; `"scenes"` has no ImageNet weights.
+        resize: `"crop"` (shorter side to 256/224 of `image_size`, then the centre) or `"squash"`.
+        image_size: Integer, height and width in pixels of what the CNN sees. Defaults to 224, to
+            64 for `"scenes"`, and to the input size of your own model where that is fixed.
+        trainable: Boolean, whether the CNN's weights are trained.
+        **kwargs: Arguments of `keras.Layer`. A `dtype` such as `"mixed_bfloat16"` is also the
+            named CNN's; your own model keeps its dtype.
+
+    Call arguments:
+        images: RGB pictures of any size, `uint8` or floating point in 0..255, of shape
+            `(batch_size, height, width, 3)`.
+        training: Boolean, of no effect on a frozen CNN.
+
+    Returns:
+        Tensor of shape `(batch_size, num_regions, feature_dim)` in the compute dtype.
+
+    Raises:
+        ValueError: If a name is unknown (the message has near ones), the weights do not fit, or
+            the layer's output is not a grid.
+        FileNotFoundError: If the weights file does not exist.
+        ConnectionError: If Keras cannot download the ImageNet weights.
+
+    Example:
+    >>> encoder = ImageEncoder("VGG19", weights=None)
+    >>> encoder.grid_shape, encoder.num_regions, encoder.feature_dim
+    ((14, 14), 196, 512)
+    >>> encoder(np.zeros((2, 375, 500, 3), "uint8")).shape
+    (2, 196, 512)
+
+    Reference:
+        Xu et al. 2015, section 3.1.1. Notebook `02_encoder_and_attention`.
+    """
+
+    def __init__(
+        self,
+        cnn="VGG19",
+        layer=None,
+        weights="imagenet",
+        resize="crop",
+        image_size=None,
+        trainable=False,
+        **kwargs,
+    ):
+        # No autocast: a float picture in half precision would lose grey levels before the mean is
+        # subtracted. The CNN's own layers cast.
+        super().__init__(trainable=trainable, autocast=False, **kwargs)
+        self.cnn_name = cnn.name if isinstance(cnn, keras.Model) else cnn
+        self.image_size = image_size or default_image_size(cnn)
+        self.resize = resize
+        self.resize_images = PictureResize(self.image_size, resize, name="resize")
+        self._is_own = isinstance(cnn, keras.Model)
+        if self._is_own:
+            full, self._preprocess = cnn, None
+            load_weights(full, weights if weights != "imagenet" else None, self.cnn_name)
+        else:
+            with building(self.dtype_policy):
+                full, self._preprocess = build_cnn(cnn, weights, self.image_size)
+        self.layer = layer or _DEFAULT_LAYERS.get(self.cnn_name)
+        self.cnn = cut(full, self.layer, self.cnn_name)
+        self._grid = grid_of(self.cnn, self.image_size, self.cnn_name, self.layer)
+        if not trainable:
+            self.cnn.trainable = False
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid of regions."""
+        return self._grid[:2]
+
+    @property
+    def num_regions(self) -> int:
+        """Number of annotation vectors of a picture, rows times columns."""
+        return self._grid[0] * self._grid[1]
+
+    @property
+    def feature_dim(self) -> int:
+        """Size of an annotation vector."""
+        return self._grid[2]
+
+    def build(self, input_shape):
+        # The CNN is built in __init__, so that its sizes are known before any picture is.
+        self.built = True
+
+    def call(self, images, training=False):
+        images = ops.cast(self.resize_images(images), "float32")
+        if self._preprocess is not None:
+            # A new tensor, as Keras's functions may work in place.
+            images = self._preprocess(images + 0.0)
+        features = self.cnn(images, training=bool(training) and self.trainable)
+        # (batch_size, rows, columns, feature_dim) -> (batch_size, num_regions, feature_dim)
+        features = ops.reshape(features, (-1, self.num_regions, self.feature_dim))
+        return ops.cast(features, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_regions, self.feature_dim)
+
+    def describe(self) -> str:
+        """The encoder in one line: CNN, layer, resize policy, size and precision."""
+        layer = self.layer or "output"
+        return (
+            f"{self.cnn_name} {layer}, {self.resize} {self.image_size} px, {self.compute_dtype}, "
+            f"fingerprint {self.fingerprint()}"
+        )
+
+    def fingerprint(self) -> str:
+        """Short hash of all that the annotation vectors depend on, beside the picture.
+
+        These are the CNN's architecture and layer, the resize policy and size, the compute dtype
+        and every byte of the weights. Two encoders with one fingerprint give the same features.
+
+        Returns:
+            String of 12 hexadecimal digits.
+
+        Example:
+        >>> encoder = ImageEncoder("VGG16", weights=None)
+        >>> len(encoder.fingerprint())
+        12
+        """
+        cnn = architecture(self.cnn) if self._is_own else self.cnn_name
+        settings = [cnn, self.layer, self.resize, self.image_size, self.compute_dtype]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for weight in self.cnn.weights:
+            value = np.ascontiguousarray(ops.convert_to_numpy(weight))
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()[:12]
+
+    def get_config(self):
+        base_config = super().get_config()
+        cnn = keras.saving.serialize_keras_object(self.cnn) if self._is_own else self.cnn_name
+        config = {
+            "cnn": cnn,
+            "layer": self.layer,
+            "weights": None,
+            "resize": self.resize,
+            "image_size": self.image_size,
+        }
+        return {**base_config, **config}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config["cnn"], dict):
+            config["cnn"] = keras.saving.deserialize_keras_object(config["cnn"])
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(**config)
