@@ -216,8 +216,9 @@ def test_changed_picture_replaces_its_shard(table, folder, work):
 
 
 def leave_a_shard_half_written(shard):
-    shard.rename(shard.with_name("writing.partial"))
-    cut_a_shard_short(shard.with_name("writing.partial"))
+    partial = shard.rename(shard.with_name(".partial-0123.f16"))
+    cut_a_shard_short(partial)
+    os.utime(partial, (0, 0))  # a kill some time ago: another process may be writing a new one
 
 
 def cut_a_shard_short(shard):
@@ -244,7 +245,7 @@ def test_what_a_kill_leaves_is_repaired(table, folder, work, damage):
     cache = extract(table, encoder, folder)
     assert work.pictures == 11
     assert_features(cache, table, encoder)
-    assert not list(cache.directory.glob("*.partial"))
+    assert not list(cache.directory.glob(".partial-*"))
 
 
 def test_a_complete_cache_is_only_read(table, folder):
@@ -387,7 +388,7 @@ def test_full_disk_keeps_what_was_written(table, folder, work, monkeypatch):
         patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(OSError, match=r"make room.*Received: .*No space left"):
             extract(table, make_encoder(), folder)
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob(".partial-*"))
     assert len(FeatureCache(folder)) == 5
     work.pictures = 0
     extract(table, make_encoder(), folder)

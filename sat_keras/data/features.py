@@ -31,12 +31,11 @@ from urllib.parse import quote, unquote
 import keras
 import numpy as np
 
-from sat_keras.data.files import write_json
+from sat_keras.data.files import remove_partials, replacing, write_json
 from sat_keras.data.images import image_dataset, picture_errors
 
 _FORMAT = 2
 _MANIFEST = "manifest.json"
-_PARTIAL = "writing.partial"
 _SHARD = re.compile(r"(?P<key>.+)\.(?P<digest>[0-9a-f]{16})(?P<mirror>\.mirror)?\.f16")
 
 
@@ -248,7 +247,7 @@ def extract_features(
             for view, values in zip(views[done:], annotations, strict=False):
                 _write_shard(folder / _shard_name(view, digests[view.key]), view, values)
                 if view in cache._shards:  # of the picture as it was
-                    cache._shards[view].path.unlink()
+                    cache._shards[view].path.unlink(missing_ok=True)
             done += len(annotations)
             bar.update(done)
     return FeatureCache(folder)
@@ -300,13 +299,10 @@ def _write_shard(path, view, annotations):
             "The annotation vectors of a picture are not finite in float16; check the encoder's "
             f"weights and precision. Received: image id {view.key!r}"
         )
-    partial = path.with_name(_PARTIAL)
     try:
-        partial.write_bytes(annotations.tobytes())
-        os.replace(partial, path)
+        with replacing(path, sync=False) as partial:
+            partial.write_bytes(annotations.tobytes())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise OSError(
             f"Could not write features to {path.parent}; what was written is kept, so make room on "
             f"the disk and run the same command again. Received: {_first_line(error)}"
@@ -387,7 +383,8 @@ def _prepare_folder(directory, encoder):
         ) from error
     shard_bytes = encoder.num_regions * encoder.feature_dim * np.dtype(np.float16).itemsize
     for path in _list_shards(folder, shard_bytes)[1]:
-        path.unlink()
+        path.unlink(missing_ok=True)
+    remove_partials(folder)
     return folder
 
 

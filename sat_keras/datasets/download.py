@@ -5,12 +5,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import socket
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from sat_keras.data.files import replacing
 
 _STAMP = ".unpacked-from.json"
 _TIMEOUT = 60  # seconds without an answer until the next mirror is tried
@@ -137,32 +138,25 @@ def fetch(archive: Archive, folder: str | os.PathLike) -> Path:
     """
     import keras  # takes seconds to import and is needed for downloads only
 
-    folder = Path(folder)
-    partial = folder / f".download-{os.getpid()}"
-    partial.mkdir(parents=True, exist_ok=True)
-    failures = []
+    folder, failures = Path(folder), []
     print(f"{archive.name}: {archive.size} to download into {folder}")
-    try:
-        for url in archive.urls:
-            try:
-                with _socket_timeout(_TIMEOUT):
-                    path = keras.utils.get_file(
-                        archive.name,
-                        url,
-                        cache_dir=str(partial),
-                        cache_subdir="",
-                        file_hash=archive.md5,
-                        hash_algorithm="md5" if archive.md5 else "auto",
-                        force_download=True,
-                    )
-                if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+    for url in archive.urls:
+        try:
+            with replacing(folder / archive.name) as partial, _socket_timeout(_TIMEOUT):
+                keras.utils.get_file(
+                    partial.name,
+                    url,
+                    cache_dir=str(folder),
+                    cache_subdir="",
+                    file_hash=archive.md5,
+                    hash_algorithm="md5" if archive.md5 else "auto",
+                    force_download=True,
+                )
+                if not (zipfile.is_zipfile(partial) or tarfile.is_tarfile(partial)):
                     raise ValueError(f"{url} answered with something else than an archive")
-                os.replace(path, folder / archive.name)
-                return folder / archive.name
-            except Exception as error:  # get_file raises a bare Exception for every HTTP error
-                failures.append(" ".join(str(error).split()))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            return folder / archive.name
+        except Exception as error:  # get_file raises a bare Exception for every HTTP error
+            failures.append(" ".join(str(error).split()))
     raise _missing(archive, folder, "; ".join(failures))
 
 
@@ -194,17 +188,9 @@ def unpack(archive: str | os.PathLike, into: str | os.PathLike) -> Path:
     if folder.is_dir() and _read_stamp(folder) == stamp:
         return folder
     print(f"Unpacking {archive} into {folder}")
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
-    outdated = folder.with_name(f".{folder.name}-outdated-{os.getpid()}")
-    try:
+    with replacing(folder) as partial:
         _extract(archive, partial)
         (partial / _STAMP).write_text(json.dumps(stamp))
-        if folder.is_dir():
-            os.replace(folder, outdated)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(outdated, ignore_errors=True)
     return folder
 
 

@@ -8,13 +8,13 @@ it tells naming by parts from naming by heart.
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from sat_keras.data.files import replacing
 from sat_keras.datasets.scene_captions import (
     BACKGROUNDS,
     COLOURS,
@@ -106,18 +106,12 @@ def draw_scenes(
     directory = Path(directory)
     if _holds(directory, manifest):
         return load_scenes(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        _draw_all(partial, manifest)
-        try:
-            os.replace(partial, directory)
-        except OSError:  # another process may have drawn the same set meanwhile
-            if not _holds(directory, manifest):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with replacing(directory, overwrite=False) as partial:
+            _draw_all(partial, manifest)
+    except OSError:  # another process may have drawn the same set meanwhile
+        if not _holds(directory, manifest):
+            raise
     return load_scenes(directory)
 
 

@@ -1,0 +1,76 @@
+"""Atomic writing: whole or not at all, whatever happens in between and whoever else writes."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sat_keras.data.files import remove_partials, replacing, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    with replacing(path) as partial:
+        assert (partial.parent, partial.suffix) == (path.parent, ".csv")
+        partial.write_text("text")
+        assert not path.exists()
+    assert path.read_text() == "text"
+    assert names(path.parent) == ["table.csv"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_error_leaves_the_old_one(tmp_path, kind):
+    path = tmp_path / "kept"
+    path = path if kind == "file" else path / "file"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "kept") as partial:
+        partial.mkdir() if kind == "folder" else partial.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["kept"]
+
+
+def test_a_folder_replaces_a_folder_unless_it_must_not(tmp_path):
+    for text in ("first", "second"):
+        with replacing(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+    assert names(tmp_path / "folder") == ["second"]
+    with pytest.raises(OSError), replacing(tmp_path / "folder", overwrite=False) as partial:
+        partial.mkdir()
+        (partial / "third").touch()
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["second"]
+
+
+def test_writers_of_one_target_do_not_meet(tmp_path):
+    def write(number):
+        write_json(tmp_path / "value.json", [number] * 1000)
+        return json.loads((tmp_path / "value.json").read_text())
+
+    with ThreadPoolExecutor(8) as pool:
+        for value in pool.map(write, range(64)):
+            assert len(value) == 1000
+            assert len(set(value)) == 1
+    assert names(tmp_path) == ["value.json"]
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ("a" * 250 + ".json")
+    write_json(path, {"ü": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    old, new = tmp_path / ".partial-1.json", tmp_path / ".partial-2"
+    old.touch()
+    new.mkdir()
+    os.utime(old, (0, 0))
+    remove_partials(tmp_path)
+    assert names(tmp_path) == [new.name]
