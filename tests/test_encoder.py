@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from sat_keras.cnn.resize import PictureResize
+from sat_keras.cnn.resize import PADDING, RESIZE, PictureResize
 from sat_keras.cnn.scenes import CoordinateChannels, scene_cnn
 from sat_keras.paper.encoder import ImageEncoder
 
@@ -31,8 +31,8 @@ def numpy(x):
 # Resizing
 
 
-@pytest.mark.parametrize("resize", ["crop", "squash"])
-@pytest.mark.parametrize("shape", [(90, 64), (48, 120), (60, 60), (20, 30)])
+@pytest.mark.parametrize("resize", RESIZE)
+@pytest.mark.parametrize("shape", [(90, 64), (48, 120), (60, 60), (20, 30), (31, 200), (200, 2)])
 def test_resize_is_pillows(shape, resize):
     picture = pictures(*shape, 3)
     image = Image.fromarray(picture)
@@ -42,25 +42,32 @@ def test_resize_is_pillows(shape, resize):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (width - 28) // 2, (height - 28) // 2
         image = image.crop((left, top, left + 28, top + 28))
-    else:
+    elif resize == "squash":
         image = image.resize((28, 28), Image.Resampling.BILINEAR)
+    else:
+        height, width = (max(1, int(side * 28 / max(shape) + 0.5)) for side in shape)
+        canvas = Image.new("RGB", (28, 28), PADDING)
+        scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+        canvas.paste(scaled, ((29 - width) // 2, (29 - height) // 2))
+        image = canvas
     result = ops.convert_to_numpy(PictureResize(28, resize)(picture))
     assert result.dtype == np.uint8
     difference = np.abs(result.astype(int) - np.asarray(image, int))
     assert difference.max() <= 1  # Pillow computes in fixed point
 
 
-@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("resize", RESIZE)
 @pytest.mark.parametrize("shape", [(90, 64), (120, 244), (60, 60), (28, 28), (20, 30)])
 @pytest.mark.parametrize("box", [(0.3, 0.4, 0.6, 0.9), (0.0, 0.2, 0.45, 1.0)])
 def test_boxes_follow_the_picture(shape, resize, box):
     """A white box on black: where it is after resizing, by its area and its middle."""
     height, width = shape
     x0, y0, x1, y1 = (round(s * side) for s, side in zip(box, (width, height) * 2, strict=True))
-    picture = np.zeros((*shape, 3), "float32")
-    picture[y0:y1, x0:x1] = 1
+    # White on the padding's colour.
+    picture = np.tile(np.array(PADDING, "float32"), (*shape, 1))
+    picture[y0:y1, x0:x1, 0] += 1
     layer = PictureResize(28, resize)
-    white = numpy(layer(picture))[..., 0]
+    white = numpy(layer(picture))[..., 0] - PADDING[0]
     ((x0, y0, x1, y1),) = layer.resize_boxes([[x0, y0, x1, y1]], height, width)
     rows, columns = white.sum(axis=1), white.sum(axis=0)
     assert white.sum() == pytest.approx((x1 - x0) * (y1 - y0), rel=0.03)
@@ -76,7 +83,64 @@ def test_boxes_outside_of_the_crop_are_empty():
     np.testing.assert_array_equal(boxes, [[0, 0, 0, 28], [0, 6, 2, 14]])
 
 
+def test_boxes_of_a_padded_picture_can_be_mapped_back():
+    layer = PictureResize(28, "pad")
+    # 28 x 14 pixels, 7 below the upper edge.
+    boxes = np.array([[0, 0, 64, 32], [10, 8, 20, 16]])
+    resized = layer.resize_boxes(boxes, height=32, width=64)
+    np.testing.assert_allclose(resized, boxes * 28 / 64 + [0, 7, 0, 7])
+    outside = layer.resize_boxes([[-9, -9, 99, -1]], height=32, width=64)
+    np.testing.assert_array_equal(outside, [[0, 7, 28, 7]])
+
+
+# The mask of padding
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "rows", "columns"),
+    [
+        ((8, 8), (4, 4), "1111", "1111"),
+        ((50, 50), (2, 2), "11", "11"),
+        ((10, 20), (4, 4), "0110", "1111"),  # rows 2 to 6 of 8 pixels: centres at 1, 3, 5, 7
+        ((20, 10), (4, 4), "1111", "0110"),
+        ((20, 10), (3, 8), "111", "00111100"),
+        ((30, 40), (4, 4), "1110", "1111"),  # rows 1 to 7, of which 7 is the first below
+        ((1, 100), (4, 4), "0010", "1111"),  # one pixel, row 4 (half a pixel downwards)
+        ((1, 100), (5, 1), "00100", "1"),
+    ],
+)
+def test_mask_of_cells_whose_centre_is_on_the_picture(shape, grid, rows, columns):
+    mask = PictureResize(8, "pad").region_mask(*shape, grid)
+    expected = np.outer([int(x) for x in rows], [int(x) for x in columns]).astype(bool)
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("shape", [(90, 64), (48, 120), (61, 60), (20, 33), (3, 200), (28, 28)])
+def test_mask_of_cells_of_a_pixel_is_the_picture(shape):
+    """On a grid of single pixels the mask is exactly what is no padding."""
+    layer = PictureResize(28, "pad")
+    padded = numpy(layer(np.zeros((*shape, 3), "uint8")))[..., 0]
+    np.testing.assert_array_equal(layer.region_mask(*shape, (28, 28)), padded == 0)
+
+
 @pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_mask_without_padding_is_true(resize):
+    assert PictureResize(8, resize).region_mask(3, 200, (4, 5)).all()
+
+
+def test_regions_on_the_picture_do_not_depend_on_the_padding():
+    """A 1 x 1 convolution sees one pixel a cell: equal to encoding the scaled picture alone."""
+    inputs = keras.Input((8, 8, 3))
+    cnn = keras.Model(inputs, keras.layers.Conv2D(5, 1, name="last")(inputs), name="pixelwise")
+    encoder = ImageEncoder(cnn, resize="pad")
+    picture = pictures(4, 8, 3)
+    mask = encoder.region_mask(4, 8)
+    assert mask.shape == (64,)
+    expected = numpy(cnn.layers[-1](picture[None].astype("float32"))).reshape(-1, 5)
+    np.testing.assert_allclose(numpy(encoder(picture[None]))[0][mask], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("resize", RESIZE)
 def test_resized_pictures_pass_unchanged(resize):
     layer = PictureResize(12, resize)
     picture = pictures(2, 12, 12, 3)
@@ -87,12 +151,12 @@ def test_resized_pictures_pass_unchanged(resize):
     np.testing.assert_array_equal(ops.convert_to_numpy(layer(once)), ops.convert_to_numpy(once))
 
 
-@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("resize", RESIZE)
 def test_resize_inside_tf_data_is_the_same(resize):
     """One layer for the loaders and the encoder: sizes unknown in the graph change nothing."""
     tf = pytest.importorskip("tensorflow")
     layer = PictureResize(12, resize)
-    originals = [pictures(30, 20, 3), pictures(17, 41, 3), pictures(12, 12, 3)]
+    originals = [pictures(*shape, 3) for shape in ((30, 20), (17, 41), (12, 12), (2, 90))]
     for dtype in ("uint8", "float32"):
         dataset = tf.data.Dataset.from_generator(
             lambda dtype=dtype: (x.astype(dtype) for x in originals),
@@ -120,7 +184,7 @@ def test_resize_refuses_what_is_not_rgb(shape):
         PictureResize(4)(np.zeros(shape, "uint8"))
 
 
-@pytest.mark.parametrize("arguments", [{"resize": "pad"}, {"image_size": 0}, {"image_size": 2.5}])
+@pytest.mark.parametrize("arguments", [{"resize": "fit"}, {"image_size": 0}, {"image_size": 2.5}])
 def test_resize_refuses_unknown_settings(arguments):
     with pytest.raises(ValueError, match="Received: "):
         PictureResize(**{"image_size": 8, **arguments})
@@ -328,13 +392,14 @@ def test_fingerprint_changes_with_every_setting():
     others = [
         build(layer="block3_conv2_relu"),
         build(resize="squash"),
+        build(resize="pad"),
         build(image_size=24),
         build(dtype="mixed_bfloat16"),
         build(seed=1),
         build(change=1e-4),
     ]
     assert build() == build()
-    assert len({build(), *others}) == 7
+    assert len({build(), *others}) == 8
 
 
 def test_fingerprint_knows_own_architectures():
@@ -362,7 +427,7 @@ def test_fingerprint_knows_own_architectures():
         ({"cnn": "VGG16", "weights": "no/such.h5"}, FileNotFoundError, "Received: weights="),
         ({"cnn": "InceptionV3", "image_size": 32}, ValueError, "another `image_size`.*Received"),
         ({"cnn": "scenes", "weights": "imagenet"}, ValueError, "weights=None, trainable=True"),
-        ({"cnn": "scenes", "resize": "pad"}, ValueError, "'crop' or 'squash'. Received: resize"),
+        ({"cnn": "scenes", "resize": "fit"}, ValueError, "'squash' or 'pad'. Received: resize"),
     ],
 )
 def test_errors_name_the_remedy(arguments, error, message):

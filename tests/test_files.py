@@ -9,6 +9,18 @@ import pytest
 from sat_keras.data.files import remove_partials, replacing, write_json
 
 
+def write_folder(path, name, **options):
+    with replacing(path, **options) as partial:
+        partial.mkdir()
+        (partial / name).touch()
+
+
+def write_half(path, kind):
+    with replacing(path) as partial:
+        partial.mkdir() if kind == "folder" else partial.write_text("half")
+        raise KeyboardInterrupt
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -29,22 +41,18 @@ def test_an_error_leaves_the_old_one(tmp_path, kind):
     path = path if kind == "file" else path / "file"
     path.parent.mkdir(exist_ok=True)
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "kept") as partial:
-        partial.mkdir() if kind == "folder" else partial.write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_half(tmp_path / "kept", kind)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["kept"]
 
 
 def test_a_folder_replaces_a_folder_unless_it_must_not(tmp_path):
-    for text in ("first", "second"):
-        with replacing(tmp_path / "folder") as partial:
-            partial.mkdir()
-            (partial / text).write_text(text)
+    for name in ("first", "second"):
+        write_folder(tmp_path / "folder", name)
     assert names(tmp_path / "folder") == ["second"]
-    with pytest.raises(OSError), replacing(tmp_path / "folder", overwrite=False) as partial:
-        partial.mkdir()
-        (partial / "third").touch()
+    with pytest.raises(OSError, match="not empty"):
+        write_folder(tmp_path / "folder", "third", overwrite=False)
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == ["second"]
 

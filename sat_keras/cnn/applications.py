@@ -2,11 +2,16 @@
 
 import contextlib
 import difflib
+import hashlib
 import inspect
+import json
 import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
+import numpy as np
 
 from sat_keras.cnn.scenes import SCENES, SCENES_IMAGE_SIZE, scene_cnn
 
@@ -14,8 +19,8 @@ _DEFAULT_IMAGE_SIZE = 224
 
 
 @contextlib.contextmanager
-def building(dtype_policy):
-    """Lets CNNs that take no `dtype` be built in one, and with channels last."""
+def building(dtype_policy: Any) -> Iterator[None]:
+    """Builds CNNs that take no `dtype` in this dtype policy, and with channels last."""
     policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
     keras.config.set_dtype_policy(dtype_policy)
     keras.config.set_image_data_format("channels_last")
@@ -26,7 +31,7 @@ def building(dtype_policy):
         keras.config.set_image_data_format(data_format)
 
 
-def default_image_size(cnn):
+def default_image_size(cnn: str | keras.Model) -> int:
     """Returns the height and width in pixels that a CNN takes unless told otherwise."""
     if cnn == SCENES:
         return SCENES_IMAGE_SIZE
@@ -41,8 +46,8 @@ def default_image_size(cnn):
     return shape[1] or _DEFAULT_IMAGE_SIZE
 
 
-def _applications():
-    """The CNNs of `keras.applications` by name."""
+def _applications() -> dict[str, Callable]:
+    """Returns the CNNs of `keras.applications` by name."""
     return {
         name: value
         for name, value in vars(keras.applications).items()
@@ -50,7 +55,9 @@ def _applications():
     }
 
 
-def build_cnn(name, weights, image_size):
+def build_cnn(
+    name: str, weights: str | os.PathLike | None, image_size: int
+) -> tuple[keras.Model, Callable | None]:
     """Returns the CNN called `name` without its top, and its family's preprocessing."""
     if name == SCENES:
         if weights == "imagenet":
@@ -70,10 +77,12 @@ def build_cnn(name, weights, image_size):
         )
     model = _download(builders[name], name, weights, image_size)
     load_weights(model, weights if weights != "imagenet" else None, name)
-    return model, inspect.getmodule(builders[name]).preprocess_input
+    return model, vars(inspect.getmodule(builders[name]))["preprocess_input"]
 
 
-def _download(builder, name, weights, image_size):
+def _download(
+    builder: Callable, name: str, weights: str | os.PathLike | None, image_size: int
+) -> keras.Model:
     """Builds a CNN of `keras.applications`, with its ImageNet weights if asked for."""
     weights = "imagenet" if weights == "imagenet" else None
     arguments = {"include_top": False, "input_shape": (image_size, image_size, 3)}
@@ -92,8 +101,8 @@ def _download(builder, name, weights, image_size):
         ) from error
 
 
-def load_weights(model, path, name):
-    """Loads a weights file into the whole CNN, or says in a sentence why it cannot."""
+def load_weights(model: keras.Model, path: str | os.PathLike | None, name: str) -> None:
+    """Loads a weights file into the whole CNN, unless `path` is `None`."""
     if path is None:
         return
     path = os.fspath(path)
@@ -106,7 +115,7 @@ def load_weights(model, path, name):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of each layer before it raises
             model.load_weights(path)
-    except Exception as error:  # the many ways in which h5py and Keras say that a file is no fit
+    except Exception as error:  # h5py and Keras raise many kinds for a file that does not fit
         raise ValueError(
             f"This weights file does not fit {name} without its top; pass the file of "
             f"`keras.applications.{name}(include_top=False)`, named *.weights.h5 or *.h5. "
@@ -114,12 +123,12 @@ def load_weights(model, path, name):
         ) from error
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
 
 
-def cut(model, layer, name):
-    """The part of a CNN from its input to the output of `layer`."""
+def cut(model: keras.Model, layer: str | None, name: str) -> keras.Model:
+    """Returns the part of a CNN from its input to the output of `layer`."""
     if layer is None:
         return model
     names = [each.name for each in model.layers]
@@ -131,8 +140,10 @@ def cut(model, layer, name):
     return keras.Model(model.input, model.get_layer(layer).output, name=model.name)
 
 
-def grid_of(model, image_size, name, layer):
-    """Rows, columns and channels of a CNN's output."""
+def grid_of(
+    model: keras.Model, image_size: int, name: str, layer: str | None
+) -> tuple[int, int, int]:
+    """Returns rows, columns and channels of a CNN's output."""
     try:
         shape = model.compute_output_shape((1, image_size, image_size, 3))
     except Exception as error:
@@ -155,13 +166,23 @@ def grid_of(model, image_size, name, layer):
     return tuple(shape[1:])
 
 
-def architecture(model):
-    """What a model's layers are, without the names that Keras numbers anew in each session."""
+def architecture(model: keras.Model) -> list:
+    """Returns the layers' types and settings, without the names that Keras numbers by session."""
 
-    def strip(value):
+    def strip(value: Any) -> Any:
         if isinstance(value, dict):
             names = {"name", "inbound_nodes", "input_layers", "output_layers", "trainable"}
             return {key: strip(item) for key, item in value.items() if key not in names}
         return [strip(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     return [[type(layer).__name__, strip(layer.get_config())] for layer in model.layers]
+
+
+def fingerprint(settings: list, weights: Iterable[Any]) -> str:
+    """Returns 12 hexadecimal digits, a hash of JSON settings and of every byte of the weights."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for weight in weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:12]

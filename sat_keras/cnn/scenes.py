@@ -1,5 +1,7 @@
 """A small CNN for the drawn scenes, trained with the decoder."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,8 +14,8 @@ SCENES_IMAGE_SIZE = 64
 class CoordinateChannels(keras.Layer):
     """Appends each grid cell's position to its features, so that position words can be learnt.
 
-    A convolution sees the same wherever it looks. Two more channels, the row and the column of
-    the cell's centre from -1 (top, left) to 1 (bottom, right), tell it where that is.
+    A convolution does not depend on the position. Two further channels hold the row and the column
+    of the cell's centre, from -1 (top, left) to 1 (bottom, right).
 
     Args:
         **kwargs: Arguments of `keras.Layer`.
@@ -46,15 +48,19 @@ class CoordinateChannels(keras.Layer):
         return (*input_shape[:-1], input_shape[-1] + 2)
 
 
-def scene_cnn(image_size=SCENES_IMAGE_SIZE, filters=(32, 64, 96), feature_dim=128):
-    """A small CNN for drawn scenes, to be trained from scratch.
+def scene_cnn(
+    image_size: int = SCENES_IMAGE_SIZE,
+    filters: Sequence[int] = (32, 64, 96),
+    feature_dim: int = 128,
+) -> keras.Model:
+    """Builds a small CNN for drawn scenes, to be trained from scratch.
 
     Every block of `filters` is a convolution of stride 2 and one of stride 1, each followed by
     normalisation and ReLU (the first block has no second convolution, for speed; the last one's is
-    1 x 1) and a last 1 x 1 convolution, and each cell's position is appended. Three blocks make a
-    grid of `image_size / 8` cells a side, each of which sees 23 x 23 pixels: about as much
-    as an object of 12 to 27 pixels. With more, a cell beside the object would tell as much about it
-    as the cell on it, and attention would have no reason to point.
+    1 x 1). A last 1 x 1 convolution follows, and each cell's position is appended. Three blocks
+    make a grid of `image_size / 8` cells a side with a receptive field of 23 x 23 pixels, about the
+    size of an object (12 to 27 pixels). With a larger one, a cell beside an object would describe
+    it as well as the cell on it, and attention would not need to point.
 
     Args:
         image_size: Integer, height and width of the pictures in pixels.
@@ -83,6 +89,6 @@ def scene_cnn(image_size=SCENES_IMAGE_SIZE, filters=(32, 64, 96), feature_dim=12
             x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
     x = keras.layers.Conv2D(feature_dim - 2, 1, activation="relu", name="features")(x)
-    # Last, as they are: the context then holds the place that attention looks at.
+    # Last, so that the context vector holds the attended position.
     x = CoordinateChannels(name="annotations")(x)
     return keras.Model(inputs, x, name="scene_cnn")

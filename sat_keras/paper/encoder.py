@@ -1,7 +1,7 @@
 """Pictures to annotation vectors (section 3.1.1): a CNN with its preprocessing."""
 
-import hashlib
-import json
+import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,12 +13,13 @@ from sat_keras.cnn.applications import (
     building,
     cut,
     default_image_size,
+    fingerprint,
     grid_of,
     load_weights,
 )
 from sat_keras.cnn.resize import PictureResize
 
-# The paper's grid is 14 x 14, before VGG's last pooling. Other CNNs: their last convolutional grid.
+# The paper's grid is 14 x 14, before VGG's last pooling.
 _DEFAULT_LAYERS = {"VGG19": "block5_conv4", "VGG16": "block5_conv3"}
 
 
@@ -27,27 +28,26 @@ class ImageEncoder(keras.Layer):
     """Encodes RGB pictures into annotation vectors, one for each region of a grid.
 
     1. The picture is resized (`PictureResize`).
-    2. Its pixels are preprocessed as the CNN was trained: nobody can forget to do it.
+    2. Its pixels are preprocessed as those that the CNN was trained on.
     3. The CNN computes a feature map, `(rows, columns, feature_dim)`.
     4. The map is flattened row by row: `a = {a_1, ..., a_L}`, `L = rows * columns`.
 
     The CNN is frozen by default: its weights are not trained and its batch normalisation runs in
-    inference mode. With `trainable=True` it is fine-tuned.
-
-    A saved model rebuilds the architecture and reads the weights from its own file, so that
-    `get_config` leaves `weights` out and no download happens on loading.
+    inference mode. With `trainable=True` it is fine-tuned. A saved model holds the weights, so that
+    loading one downloads nothing.
 
     Args:
         cnn: Name of a `keras.applications` CNN such as `"VGG19"`, `"scenes"` for the small CNN of
-            `scene_cnn`, or a `keras.Model` of your own from pictures in 0..255 to a grid (used as
-            it is, not copied).
-        layer: Name of the CNN's layer whose output are the annotation vectors. Defaults to the
-            paper's `block5_conv4` for VGG19, `block5_conv3` for VGG16, and the CNN's output
-            without its top (its last convolutional grid) for all others.
+            `scene_cnn`, or a `keras.Model` of your own from pictures in 0..255 to a grid (used
+            without copying).
+        layer: Name of the CNN's layer whose outputs are the annotation vectors. Defaults to the
+            paper's `block5_conv4` for VGG19, to `block5_conv3` for VGG16, and to the last
+            convolutional grid for all others.
         weights: `"imagenet"` (downloaded by Keras), the path of a weights file for the CNN
             without its top, or `None` for random weights. Your own model keeps its weights unless
             a path is given; `"scenes"` has no ImageNet weights.
-        resize: `"crop"` (shorter side to 256/224 of `image_size`, then the centre) or `"squash"`.
+        resize: `"crop"`, `"squash"` or `"pad"`, see `PictureResize`. With `"pad"`, pass
+            `region_mask` beside the annotation vectors, so that attention leaves the padding out.
         image_size: Integer, height and width in pixels of what the CNN sees. Defaults to 224, to
             64 for `"scenes"`, and to the input size of your own model where that is fixed.
         trainable: Boolean, whether the CNN's weights are trained.
@@ -81,16 +81,16 @@ class ImageEncoder(keras.Layer):
 
     def __init__(
         self,
-        cnn="VGG19",
-        layer=None,
-        weights="imagenet",
-        resize="crop",
-        image_size=None,
-        trainable=False,
-        **kwargs,
+        cnn: str | keras.Model = "VGG19",
+        layer: str | None = None,
+        weights: str | os.PathLike | None = "imagenet",
+        resize: str = "crop",
+        image_size: int | None = None,
+        trainable: bool = False,
+        **kwargs: Any,
     ):
-        # No autocast: a float picture in half precision would lose grey levels before the mean is
-        # subtracted. The CNN's own layers cast.
+        # No autocast: half precision would round grey levels before the mean is subtracted. The
+        # CNN's layers cast.
         super().__init__(trainable=trainable, autocast=False, **kwargs)
         self.cnn_name = cnn.name if isinstance(cnn, keras.Model) else cnn
         self.image_size = image_size or default_image_size(cnn)
@@ -124,15 +124,26 @@ class ImageEncoder(keras.Layer):
         """Size of an annotation vector."""
         return self._grid[2]
 
+    def region_mask(self, height: int, width: int) -> np.ndarray:
+        """Returns which regions lie on a picture, and not on the padding of `resize="pad"`.
+
+        Args:
+            height: Integer, the picture's height in pixels.
+            width: Integer, the picture's width in pixels.
+
+        Returns:
+            Boolean array of shape `(num_regions,)`: the `mask` of `Captioner`, for one picture.
+        """
+        return self.resize_images.region_mask(height, width, self.grid_shape).reshape(-1)
+
     def build(self, input_shape):
-        # The CNN is built in __init__, so that its sizes are known before any picture is.
+        # __init__ has built the CNN, whose grid is needed before the first picture comes.
         self.built = True
 
     def call(self, images, training=False):
         images = ops.cast(self.resize_images(images), "float32")
         if self._preprocess is not None:
-            # A new tensor, as Keras's functions may work in place.
-            images = self._preprocess(images + 0.0)
+            images = self._preprocess(images + 0.0)  # a copy: some families work in place
         features = self.cnn(images, training=bool(training) and self.trainable)
         # (batch_size, rows, columns, feature_dim) -> (batch_size, num_regions, feature_dim)
         features = ops.reshape(features, (-1, self.num_regions, self.feature_dim))
@@ -142,7 +153,7 @@ class ImageEncoder(keras.Layer):
         return (input_shape[0], self.num_regions, self.feature_dim)
 
     def describe(self) -> str:
-        """The encoder in one line: CNN, layer, resize policy, size and precision."""
+        """Returns a line with CNN, layer, resize policy, size, precision and fingerprint."""
         layer = self.layer or "output"
         return (
             f"{self.cnn_name} {layer}, {self.resize} {self.image_size} px, {self.compute_dtype}, "
@@ -150,27 +161,17 @@ class ImageEncoder(keras.Layer):
         )
 
     def fingerprint(self) -> str:
-        """Short hash of all that the annotation vectors depend on, beside the picture.
+        """Returns a hash of everything, except the picture, that the annotation vectors depend on.
 
         These are the CNN's architecture and layer, the resize policy and size, the compute dtype
-        and every byte of the weights. Two encoders with one fingerprint give the same features.
+        and all weights. Encoders with equal fingerprints compute equal annotation vectors.
 
         Returns:
             String of 12 hexadecimal digits.
-
-        Example:
-        >>> encoder = ImageEncoder("VGG16", weights=None)
-        >>> len(encoder.fingerprint())
-        12
         """
         cnn = architecture(self.cnn) if self._is_own else self.cnn_name
         settings = [cnn, self.layer, self.resize, self.image_size, self.compute_dtype]
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        for weight in self.cnn.weights:
-            value = np.ascontiguousarray(ops.convert_to_numpy(weight))
-            digest.update(f"{value.dtype}{value.shape}".encode())
-            digest.update(value.tobytes())
-        return digest.hexdigest()[:12]
+        return fingerprint(settings, self.cnn.weights)
 
     def get_config(self):
         base_config = super().get_config()
