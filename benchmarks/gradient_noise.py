@@ -1,36 +1,46 @@
-"""How far hard attention's gradient scatters: the same minibatch, other regions drawn."""
+"""Samples of hard attention's gradient: one minibatch, regions sampled anew for each gradient."""
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from sat_keras.paper.captioner import Captioner
 from sat_keras.training.pretrained import copy_captioner
 
 
-def gradient_samples(captioner, annotations, token_ids, targets, draws, warmup=0):
-    """Estimates the gradient of one minibatch's loss again and again, with regions drawn anew.
+def gradient_samples(
+    captioner: Captioner,
+    annotations: np.ndarray,
+    token_ids: np.ndarray,
+    targets: np.ndarray,
+    draws: int,
+    warmup: int = 0,
+) -> np.ndarray:
+    """Samples the gradient estimate of one minibatch's loss.
 
-    With `g_d` the gradient that training would follow at draw `d`, the variance of the estimator is
+    With `g_d` the gradient estimate of draw `d`, the total variance of the estimator is
 
         Var = sum over weights of 1 / (D - 1) sum_d (g_d - mean_d g_d)^2
 
-    which is `gradients.var(axis=0, ddof=1).sum()`. It falls as 1 / N with N samples a caption
-    (`config.attention_samples`), and a baseline lowers it and leaves the mean.
+    which is `gradients.var(axis=0, ddof=1).sum()`. It falls as 1 / N with N samples per caption
+    (`config.attention_samples`). A baseline reduces it and leaves the mean unchanged.
 
     Args:
         captioner: `Captioner` with hard attention. It is not changed.
-        annotations: Array of shape `(batch_size, num_regions, feature_dim)`.
+        annotations: Annotation vectors of shape `(batch_size, num_regions, feature_dim)`.
         token_ids, targets: Integer arrays of shape `(batch_size, captions, steps)`, as in training.
-        draws: Integer, estimates wanted.
-        warmup: Integer, estimates made before, which only move the baseline: the moving average
-            keeps `0.9 ** warmup` of where it was.
+        draws: Number of gradients.
+        warmup: Number of preceding gradients that only update the baseline, a moving average that
+            keeps `0.9 ** warmup` of its initial value.
 
     Returns:
-        Float32 array of shape `(draws, weights)`: the gradients of the loss by all trainable
-        weights, one after the other.
+        Float32 array of shape `(draws, weights)`: the gradients with respect to all trainable
+        weights, flattened and concatenated.
 
     Raises:
-        ValueError: If the captioner's attention is soft: nothing is drawn.
+        ValueError: If the captioner has soft attention.
 
     Example:
 
@@ -38,15 +48,16 @@ def gradient_samples(captioner, annotations, token_ids, targets, draws, warmup=0
     >>> variance = gradients.var(axis=0, ddof=1).sum()
 
     Reference:
-        Xu et al. 2015, section 4.1. Notebook `08_hard_attention`.
+        [Xu et al., 2015](https://arxiv.org/abs/1502.03044), section 4.1.
+        Notebook `08_hard_attention`.
     """
     if captioner.reinforce is None:
         raise ValueError(
-            "Only hard attention draws: make the captioner with `attention='hard'`. "
+            "`gradient_samples` requires `attention='hard'`. "
             f"Received: attention={captioner.config.attention!r}"
         )
-    # A step of plain gradient descent of rate 1 is the gradient, on every backend. One epoch is one
-    # step: `train_on_batch` traces anew at every call in Keras 3.6.
+    # An SGD step with a learning rate of 1 changes the weights by the gradient, on every backend.
+    # Each epoch is one step: `train_on_batch` retraces at every call in Keras 3.6.
     copy = copy_captioner(captioner, None, "float32")
     copy.compile(keras.optimizers.SGD(1.0))
     steps = _Steps()
@@ -62,17 +73,17 @@ def gradient_samples(captioner, annotations, token_ids, targets, draws, warmup=0
 
 
 class _Steps(keras.callbacks.Callback):
-    """Collects how far each epoch moves the weights, and takes them back."""
+    """Records the change of the weights in each epoch and restores them."""
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.start = [np.array(ops.convert_to_numpy(weight)) for weight in self._weights()]
         self.taken = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         moved = zip(self.start, self._weights(), strict=True)
         self.taken.append(np.concatenate([np.ravel(x - ops.convert_to_numpy(y)) for x, y in moved]))
         for weight, value in zip(self._weights(), self.start, strict=True):
             weight.assign(value)
 
-    def _weights(self):
+    def _weights(self) -> list[Any]:
         return self.model.trainable_variables

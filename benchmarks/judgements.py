@@ -1,15 +1,16 @@
-"""What people said of Flickr8k's captions: does this caption fit this picture?
+"""Human judgements of Flickr8k captions: whether a caption fits a picture.
 
-The text archive has two files of such judgements, of captions of other pictures for the most part:
+The text archive has two files of judgements, mostly of captions of other pictures:
 
 - `ExpertAnnotations.txt`: 5,822 pairs of a picture and a caption, each with the ratings of three
-  experts, from 1 (nothing to do with the picture) to 4 (describes it without a mistake);
-- `CrowdFlowerAnnotations.txt`: 47,830 pairs, each with the share of three or more people of the
-  crowd who said that the caption describes the picture.
+  experts, from 1 (unrelated to the picture) to 4 (describes it without error);
+- `CrowdFlowerAnnotations.txt`: 47,830 pairs, each with the share of at least three crowd workers
+  who said that the caption describes the picture.
 """
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,29 +24,30 @@ _FIELDS = {"expert": "1<TAB>1<TAB>2", "crowd": "share<TAB>yes<TAB>no"}
 def load_judgements(
     data_dir: str | os.PathLike, judges: str, download: bool = True
 ) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """Load the judgements of the experts or of the crowd.
+    """Loads the judgements of the experts or of the crowd.
 
     Args:
-        data_dir: Folder with `Flickr8k_text.zip` or what was in it, or the one above it (`data` for
+        data_dir: Folder with `Flickr8k_text.zip` or its contents, or its parent (`data` for
             `data/flickr8k`).
-        judges: "expert" or "crowd".
+        judges: `"expert"` or `"crowd"`.
         download: Whether a missing archive may be downloaded.
 
     Returns:
-        A table with a row for every pair, and all captions by picture's file name. The table's
-        columns are `image` (file name), `caption_of` (file name of the picture whose caption it
-        is), `caption` (raw text) and `ratings` (list: the three experts' or the share of yes).
+        Table with one row a pair, and all captions by the picture's file name. The table's columns
+        are `image` (file name), `caption_of` (file name of the picture that the caption belongs
+        to), `caption` (raw text) and `ratings` (list: the three experts' or the share of yes).
 
     Raises:
-        FileNotFoundError: The archive is missing.
-        ValueError: `judges` is neither, or a line cannot be read; the message names file, line and
-            remedy.
+        FileNotFoundError: If the archive is missing.
+        ValueError: If `judges` is unknown or a line cannot be parsed.
 
     Reference:
-        Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", 2013.
+        [Hodosh et al., 2013](https://doi.org/10.1613/jair.3994).
     """
     if judges not in _FILES:
-        raise ValueError(f"Expected judges to be one of {', '.join(_FILES)}. Received: {judges!r}")
+        raise ValueError(
+            f"`judges` must be one of {', '.join(_FILES)}. Received: judges={judges!r}"
+        )
     below = Path(data_dir) / "flickr8k"
     folder = DataFolder(below if below.is_dir() else data_dir, "flickr8k", download=download)
     token_file = folder.require(("Flickr8k.token.txt",), FLICKR8K_TEXT)
@@ -55,8 +57,10 @@ def load_judgements(
     return pd.DataFrame(rows), captions
 
 
-def _row(path: Path, line_number: int, line: str, judges: str, captions: dict) -> dict:
-    """A line of judgements."""
+def _row(
+    path: Path, line_number: int, line: str, judges: str, captions: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Parses a line of judgements."""
     try:
         image, key, *values = line.split("\t")
         caption_of, _, number = key.partition("#")

@@ -1,13 +1,12 @@
-"""Kendall's tau against its definition, the recipe on made-up files, and the published figures."""
+"""The protocol on a small archive, the command, and the published figures."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from benchmarks.human_agreement import PUBLISHED, human_agreement, kendall_tau
+from benchmarks.human_agreement import PUBLISHED, human_agreement, main
 from benchmarks.judgements import load_judgements
 
 CAPTIONS = {
@@ -35,7 +34,7 @@ def folder(tmp_path):
 
 
 def by_definition(scores, ratings, variant):
-    """Kendall's tau by looking at all pairs."""
+    """Kendall's tau from all pairs."""
     pairs = list(itertools.combinations(range(len(scores)), 2))
     signs = [(np.sign(scores[i] - scores[j]), np.sign(ratings[i] - ratings[j])) for i, j in pairs]
     excess = sum(a * b for a, b in signs)
@@ -43,34 +42,6 @@ def by_definition(scores, ratings, variant):
         m = min(len(set(scores)), len(set(ratings)))
         return 2 * excess / (len(scores) ** 2 * (m - 1) / m)
     return excess / (sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs)) ** 0.5
-
-
-values = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=2, max_size=12)
-
-
-@given(values, st.sampled_from("bc"))
-def test_tau_is_its_definition(pairs, variant):
-    scores, ratings = np.array(pairs).T
-    assume(len(set(scores)) > 1)
-    assume(len(set(ratings)) > 1)
-    expected = by_definition(scores, ratings, variant)
-    assert kendall_tau(scores, ratings, variant) == pytest.approx(expected)
-
-
-def test_tau_equals_scipys():
-    stats = pytest.importorskip("scipy.stats")
-    generator = np.random.default_rng(0)
-    ratings = generator.integers(1, 5, 500)
-    scores = np.round(ratings + generator.normal(0, 2, 500), 1)
-    for variant in "bc":
-        expected = stats.kendalltau(scores, ratings, variant=variant).statistic
-        assert kendall_tau(scores, ratings, variant) == pytest.approx(expected)
-
-
-def test_tau_needs_differences():
-    for arguments in (([1, 1], [1, 2]), ([1, 2], [1, 1]), ([1, 2], [1, 2], "a")):
-        with pytest.raises(ValueError, match="Kendall's tau needs .* Received: variant"):
-            kendall_tau(*map(np.array, arguments[:2]), *arguments[2:])
 
 
 def test_judgements_are_read(folder):
@@ -84,7 +55,7 @@ def test_judgements_are_read(folder):
     (folder / "data" / "flickr8k").symlink_to(folder, target_is_directory=True)
     table, _ = load_judgements(folder / "data", "crowd")
     assert table["ratings"].tolist() == [[1], [0], [0.333]]
-    with pytest.raises(ValueError, match="expert, crowd. Received: 'all'"):
+    with pytest.raises(ValueError, match="expert, crowd. Received: judges='all'"):
         load_judgements(folder, "all")
 
 
@@ -99,14 +70,14 @@ def test_judgements_are_read(folder):
         "a.jpg b.jpg",
     ],
 )
-def test_a_line_that_is_no_judgement_is_named(folder, line):
+def test_malformed_lines_are_refused(folder, line):
     with (folder / "ExpertAnnotations.txt").open("a") as file:
         file.write(line)
     with pytest.raises(ValueError, match="ExpertAnnotations.txt, line 5: expected .* Received: "):
         load_judgements(folder, "expert")
 
 
-def test_recipe(folder, monkeypatch):
+def test_protocol(folder, monkeypatch):
     asked = {}
 
     def score(candidates, references, metrics):
@@ -136,6 +107,21 @@ def test_recipe(folder, monkeypatch):
     for references in asked["references"][:2]:
         assert [" ".join(tokens) for tokens in references] == CAPTIONS["a.jpg"][1:]
     assert len(asked["references"][2]) == 3
+
+
+def test_command_writes_and_prints_the_figures(folder, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "benchmarks.human_agreement.available_metrics", lambda: (("bleu",), ["METEOR is left out"])
+    )
+    main(["--data-dir", str(folder), "--out", str(folder / "new" / "agreement.json")])
+    output = capsys.readouterr().out
+    assert output.startswith("METEOR is left out\nexpert: 9 judgements, Kendall's tau-c x 100\n")
+    assert "(published 32.3)\n" in output
+    results = json.loads((folder / "new" / "agreement.json").read_text())
+    assert results["command"] == "python -m benchmarks.human_agreement"
+    assert {"seconds", "hardware", "versions"} < set(results)
+    for judges in PUBLISHED:
+        assert results[judges] == human_agreement(folder, judges, ["bleu"])
 
 
 def test_experts_agree_with_the_metrics_as_published(flickr8k_text, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""Scores of captions against references, with intervals and comparisons; needs no Keras.
+"""Scores of captions against references, with intervals and comparisons. Needs no Keras.
 
-Read `tokens`, `metrics` (BLEU, ROUGE-L, CIDEr-D), `java` (METEOR, SPICE), then `scores`, which joins
-them per picture, and `comparison`.
+Read `tokens` (the words that are compared), `metrics` (BLEU, ROUGE-L, CIDEr-D) and `java` (METEOR,
+SPICE), then `statistics` (scores of a corpus from counts of each picture, bootstrap intervals,
+comparison of models), `scores` (all metrics in one call) and `caption_files` (file formats).
 """
 
 from sat_keras import lazy_exports
@@ -9,7 +10,10 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "scores": ("caption_statistics", "score_captions", "score_pictures"),
+        "scores": (
+            *("PYTHON_METRICS", "available_metrics", "caption_statistics", "references_digest"),
+            *("score_captions", "score_pictures", "score_tokens"),
+        ),
         "metrics": ("cider", "corpus_bleu", "ngrams", "rouge_l"),
         "tokens": ("ptb_tokenize",),
         "comparison": (),
