@@ -4,6 +4,7 @@ import ast
 import graphlib
 import importlib
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -18,21 +19,25 @@ else:
     import tomli as tomllib  # pytest needs it there
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SOURCES = sorted((REPOSITORY / "sat_keras").rglob("*.py"))
+PACKAGE = REPOSITORY / "sat_keras"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
-# The only modules that may import TensorFlow. The tokenizer does so in its functions: it counts
-# words and turns ids into text without TensorFlow.
-USES_TENSORFLOW = {"tokenizer", "images", "features", "loaders", "fusion", "devices"}
-# What layers and models are made of imports nothing that is about data, files or training.
-MODEL_PARTS = {
-    "config",
-    "attention",
-    "fusion",
-    "recurrence",
-    "decoder",
-    "dense",
-    "encoder",
-    "search",
+# From the bottom up: a room imports only from rooms before it.
+ROOMS = (
+    *("config", "backend", "search", "evaluation", "data", "datasets", "cnn", "fast", "paper"),
+    *("training", "baselines", "analysis", "plots", "cli"),
+)
+# Rooms that may import TensorFlow: its data and text operations, XLA and its device strategies.
+# Layers, model and search use `keras.ops` alone.
+USES_TENSORFLOW = {"backend", "data"}
+# All public names of version 0.1.0.
+PUBLIC_IN_0_1_0 = {
+    *("AttentionDecoder", "BahdanauAttention", "Caption", "CaptionSearch", "Captioner", "Config"),
+    *("FeatureCache", "HardAttention", "ImageEncoder", "Tokenizer", "attention_html"),
+    *("beam_search", "caption_batches", "extract_features", "greedy_search", "load_dataset"),
+    *("load_image", "load_pretrained", "picture_batches", "plot_attention", "plot_history"),
+    *("sample_search", "score_captions"),
 }
 # Python's and Keras's own methods: the class docstring describes what they do here.
 INHERITED_METHODS = {
@@ -65,9 +70,13 @@ INHERITED_METHODS = {
 
 
 def module_name(path: Path) -> str:
-    """`attention` or `datasets.flickr`; the package itself is the empty name."""
-    parts = path.relative_to(REPOSITORY / "sat_keras").with_suffix("").parts
+    """Returns `paper.attention` for a module, `paper` for a room, "" for the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[0]
 
 
 def parse(path: Path) -> ast.Module:
@@ -79,7 +88,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imported_names(tree: ast.AST, inside_functions: bool = True) -> set[str]:
-    """Dotted names of all that is imported, `package.module.name` for `from package.module`."""
+    """Returns dotted names of all imports, `package.module.name` for `from package.module`."""
     names = set()
     nodes = [tree]
     while nodes:
@@ -101,18 +110,42 @@ def packages(names: set[str]) -> set[str]:
 
 
 def own_imports(path: Path) -> set[str]:
-    """Names of the package's modules that a module imports, anywhere in it."""
+    """Returns the package's modules that a module imports, at its top or in a function."""
     modules = {module_name(source) for source in SOURCES} - {""}
     found = set()
     for name in imported_names(parse(path)):
         if not name.startswith("sat_keras"):
             continue
         inner = name.removeprefix("sat_keras").removeprefix(".")
-        # `sat_keras.datasets.flickr.load` is about its longest part that is a module.
+        # The longest part of `sat_keras.datasets.flickr.load` that is a module.
         while inner and inner not in modules:
             inner = inner.rpartition(".")[0]
         found |= {inner} - {""}
     return found
+
+
+GRAPH = {module_name(path): own_imports(path) for path in SOURCES}
+
+
+def users_of(package: str) -> set[str]:
+    """Returns the rooms with a module that imports a third-party package."""
+    return {
+        room_of(module_name(path))
+        for path in SOURCES
+        if package in packages(imported_names(parse(path)))
+    }
+
+
+def run_python(program: str, folder: Path) -> subprocess.CompletedProcess:
+    """Runs a program in a fresh interpreter, in a folder, with the repository importable."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,81 +153,111 @@ def project():
     return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-# What imports what
+# Rooms
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_tensorflow_is_imported_only_where_its_data_and_text_ops_are(path):
-    if module_name(path) not in USES_TENSORFLOW:
-        assert packages(imported_names(parse(path))).isdisjoint(
-            {"tensorflow", "tensorflow_text", "tf_keras"}
-        )
+def test_nothing_but_rooms_is_at_the_top_of_the_package():
+    found = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    assert found == {"__init__.py", "__main__.py", "py.typed", *ROOMS}
 
 
-def test_tokenizer_imports_without_tensorflow():
-    tree = parse(REPOSITORY / "sat_keras" / "tokenizer.py")
-    at_import = packages(imported_names(tree, inside_functions=False))
-    assert at_import.isdisjoint({"tensorflow", "tensorflow_text"})
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_says_what_it_holds(room):
+    assert ast.get_docstring(parse(PACKAGE / room / "__init__.py"))
 
 
-def test_only_visualization_imports_matplotlib():
-    users = {module_name(p) for p in SOURCES if "matplotlib" in packages(imported_names(parse(p)))}
-    assert users == {"visualization"}
+def test_the_package_lists_the_rooms_in_their_order():
+    listed = re.findall(r"`([a-z_]+)`", importlib.import_module("sat_keras").__doc__)
+    rooms = [name for name in listed if name in ROOMS]
+    assert tuple(dict.fromkeys(rooms[rooms.index("config") :])) == ROOMS
 
 
-def test_no_module_imports_jax_or_torch():
-    """The backend is Keras's business."""
-    for path in SOURCES:
-        assert packages(imported_names(parse(path))).isdisjoint({"jax", "torch"}), path
+def test_a_room_imports_only_from_rooms_below_it():
+    upwards = {
+        f"{module} imports {imported}"
+        for module, imports in GRAPH.items()
+        if room_of(module) in ROOMS
+        for imported in imports
+        if ROOMS.index(room_of(imported)) > ROOMS.index(room_of(module))
+    }
+    assert upwards == set()
 
 
-def test_imports_run_one_way():
-    # The package's own __init__ passes on every module's names and belongs to no layer.
-    graph = {module_name(path): own_imports(path) for path in SOURCES if module_name(path)}
+def test_fast_serves_paper_at_one_place():
+    """`fast` never imports `paper`, which the order of the rooms says too."""
+    users = {module for module, imports in GRAPH.items() if "fast" in map(room_of, imports)}
+    assert {user for user in users if room_of(user) == "paper"} <= {"paper.decoder"}
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    # The package's own __init__ passes on every room's names and belongs to none.
+    graph = {module: imports for module, imports in GRAPH.items() if module}
     order = list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names a circle
     assert set(order) == set(graph)
 
 
-def test_parts_of_the_model_import_only_each_other():
-    for path in SOURCES:
-        if module_name(path) in MODEL_PARTS:
-            assert own_imports(path) <= MODEL_PARTS, path
+def test_only_the_entry_point_imports_the_command_line():
+    users = {module for module, imports in GRAPH.items() if "cli" in map(room_of, imports)}
+    assert {user for user in users if room_of(user) != "cli"} <= {"__main__"}
 
 
-def test_nothing_imports_the_command_line():
-    importers = {module_name(path) for path in SOURCES if "cli" in own_imports(path)}
-    assert importers <= {"__main__"}
+# Third-party packages
+
+
+def test_tensorflow_is_imported_only_for_data_text_and_devices():
+    assert users_of("tensorflow") | users_of("tensorflow_text") <= USES_TENSORFLOW
+    assert users_of("tf_keras") == set()
+
+
+def test_tokenizer_imports_without_tensorflow():
+    at_import = imported_names(parse(PACKAGE / "data" / "tokenizer.py"), inside_functions=False)
+    assert packages(at_import).isdisjoint({"tensorflow", "tensorflow_text"})
+
+
+def test_only_plots_imports_matplotlib():
+    assert users_of("matplotlib") == {"plots"}
+
+
+def test_evaluation_needs_no_keras():
+    reached, pending = set(), {module for module in GRAPH if room_of(module) == "evaluation"}
+    while pending:
+        reached |= pending
+        pending = set().union(*(GRAPH[module] for module in pending)) - reached
+    for module in reached:
+        path = PACKAGE / f"{module.replace('.', '/')}.py"
+        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+        assert packages(imported_names(parse(path))).isdisjoint({"keras", "tensorflow"}), module
+
+
+def test_no_module_imports_jax_or_torch():
+    """The backend is Keras's business."""
+    assert users_of("jax") == users_of("torch") == set()
 
 
 def test_importing_the_package_is_light():
     """In a fresh interpreter: no TensorFlow, no plots, nothing that takes seconds."""
     program = "import sys, sat_keras; print(*sorted(m for m in sys.modules if '.' not in m))"
-    output = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, check=True, capture_output=True, text=True
-    ).stdout
-    assert {"tensorflow", "tensorflow_text", "keras", "matplotlib"}.isdisjoint(output.split())
+    done = run_python(program, REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert {"tensorflow", "tensorflow_text", "keras", "matplotlib"}.isdisjoint(done.stdout.split())
 
 
-def test_scoring_a_file_needs_no_keras(tmp_path):
-    """In a fresh interpreter: scores and comparisons come without TensorFlow and its noise."""
+def test_scoring_a_file_needs_no_keras(project, tmp_path):
+    """In a fresh interpreter: scores and comparisons come without TensorFlow and its messages."""
     (tmp_path / "captions.json").write_text('[{"image_id": 1, "caption": "a dog"}]')
     (tmp_path / "references.json").write_text('{"1": ["a dog runs", "a dog"]}')
+    command_line = project["project"]["scripts"]["sat-keras"].partition(":")[0]
     program = (
-        "import sys\nfrom sat_keras.cli import program as cli\nfrom sat_keras.evaluation import scores as evaluation\n"
-        "evaluation.unavailable = lambda name: f'No {name} here'\n"
+        "import sys\n"
+        f"import {command_line} as cli\n"
+        "from sat_keras.evaluation import scores\n"
+        "scores.unavailable = lambda name: f'No {name} here'\n"
         "run = lambda *words: cli.main(list(words)) and sys.exit('failed')\n"
         "run('score', 'captions.json', 'references.json', '--out', 'new/scores.json')\n"
         "run('compare', 'new/scores.json', 'new/scores.json')\n"
         "print(*sorted(m for m in sys.modules if '.' not in m))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(program, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert {"tensorflow", "keras", "matplotlib"}.isdisjoint(done.stdout.split())
 
@@ -208,6 +271,36 @@ def test_public_names_resolve_and_are_listed():
     assert set(package.__all__) <= set(dir(package))
     for name in package.__all__:
         assert getattr(package, name) is not None
+
+
+def test_public_names_of_0_1_0_are_still_there():
+    assert set(importlib.import_module("sat_keras").__all__) >= PUBLIC_IN_0_1_0
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_names_of_a_room_resolve(room):
+    module = importlib.import_module(f"sat_keras.{room}")
+    for name in getattr(module, "__all__", ()):
+        assert getattr(module, name) is not None
+
+
+def code_of(path: Path) -> ast.Module:
+    """Returns the Python code of a notebook, without lines for the shell and IPython."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", "\n".join(sources), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_import_public_names_only(path):
+    """From `sat_keras` or its rooms, nothing deeper."""
+    for name in imported_names(code_of(path)):
+        package, _, inner = name.partition(".")
+        if package == "sat_keras" and inner:
+            room, _, public = inner.partition(".")
+            module = f"sat_keras.{room}" if room in ROOMS else "sat_keras"
+            listed = importlib.import_module(module).__all__
+            assert (public if room in ROOMS else inner) in {*listed, ""}, name
 
 
 def test_public_classes_and_functions_are_documented():
@@ -225,7 +318,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 
 def undocumented(body: list[ast.stmt], owner: str):
-    """Yields the public classes, functions and methods without a docstring."""
+    """Yields public classes, functions and methods without a docstring."""
     for node in body:
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name.startswith("_"):
             continue
@@ -247,8 +340,13 @@ def test_modules_and_their_public_names_have_docstrings(path):
 # The project's files
 
 
-def test_version_is_stated_alike(project):
-    assert importlib.import_module("sat_keras").__version__ == project["project"]["version"]
+def test_version_is_stated_once(project):
+    """Hatch reads it from the package."""
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"] == {"path": "sat_keras/__init__.py"}
+    version = importlib.import_module("sat_keras").__version__
+    changes = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {version.partition('.dev')[0]}" in changes
 
 
 def test_requirements_file_agrees_with_the_package(project):
@@ -263,7 +361,7 @@ def test_requirements_file_agrees_with_the_package(project):
 def test_every_import_of_the_package_is_a_dependency(project):
     extra = project["project"]["optional-dependencies"]["eval"]
     requirements = project["project"]["dependencies"] + extra
-    declared = {re.match(r"[\w-]+", name)[0] for name in requirements}
+    declared = {re.match(r"[\w-]+", name)[0].lower() for name in requirements}
     aliases = {"PIL": "pillow", "tensorflow_text": "tensorflow-text"}
     imported = set().union(*(packages(imported_names(parse(path))) for path in SOURCES))
     foreign = imported - set(sys.stdlib_module_names) - {"sat_keras"}
