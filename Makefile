@@ -1,20 +1,20 @@
-# sat_keras: each command does all its own set-up, in .venv, and needs nothing but the package index.
+# sat_keras: every command does its own set-up in .venv and needs only Python and a package index.
 #
 #   make PYTHON=python3.12 test    another Python
 #   make VENV=/tmp/venv demo       another place for the virtual environment
 
 VENV ?= .venv
 OUT ?= outputs/demo
-# As many as two cores do in four minutes; the preset's own number learns more.
+# What two cores train in about four minutes; the preset's 24 epochs reach the committed scores.
 EPOCHS ?= 4
 BIN := $(VENV)/bin
 
-# The first Python of a supported version. A name may be there and not run (pyenv's shims): try it.
+# The first supported Python. A name may exist and not run (pyenv's shims), so each is tried.
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$name" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo $$name; exit; }; done; echo python3)
 
-# The tests and the demo are sized for a CPU; `make demo CUDA_VISIBLE_DEVICES=0` uses a GPU.
+# Tests and demo are sized for a CPU; `make demo CUDA_VISIBLE_DEVICES=0` uses a GPU.
 CUDA_VISIBLE_DEVICES ?= -1
 TF_CPP_MIN_LOG_LEVEL ?= 2
 export CUDA_VISIBLE_DEVICES TF_CPP_MIN_LOG_LEVEL
@@ -22,20 +22,23 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo notebooks bench lab lint clean
+.PHONY: help venv test unit demo notebooks bench lab lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
 
-test: lint  ## check style and format, then run the tests and the notebooks
-	"$(BIN)/python" -m pytest
+test: lint unit  ## check style, format and types, then run the tests and the notebooks
 	"$(BIN)/python" -m pytest --nbval notebooks
 
-lint: $(VENV)/.test-installed  ## check style and format
+unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TESTS=tests/test_search.py)
+	"$(BIN)/python" -m pytest -n 2 $(TESTS)
+
+lint: $(VENV)/.test-installed  ## check style, format and types
 	"$(BIN)/python" -m ruff check .
 	"$(BIN)/python" -m ruff format --check .
+	"$(BIN)/python" -m mypy
 
 demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a captioned attention figure
 	"$(BIN)/sat-keras" train --dataset scenes --epochs $(EPOCHS) --out "$(OUT)"
@@ -43,13 +46,13 @@ demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a capti
 	"$(BIN)/sat-keras" caption --model "$(OUT)" --split test --limit 4 --out "$(OUT)/attention"
 	@echo "Four test scenes with their captions and attention are in $(OUT)/attention."
 
-notebooks: $(VENV)/.test-installed  ## run the notebooks anew and store their outputs
+notebooks: $(VENV)/.test-installed  ## run the notebooks again and store their outputs
 	"$(BIN)/python" -m ruff format notebooks
 	"$(BIN)/python" -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	"$(BIN)/nbstripout" --keep-output --keep-count \
 		--extra-keys metadata.language_info notebooks/*.ipynb
 
-bench: $(VENV)/.installed  ## measure speed against PyTorch and the machine; wants idle cores
+bench: $(VENV)/.installed  ## measure speed against PyTorch and the machine; needs idle cores
 	@echo "Installing PyTorch and JAX ..."
 	@"$(BIN)/python" -m pip install -qq --editable ".[bench]"
 	"$(BIN)/python" -m benchmarks
@@ -61,9 +64,9 @@ clean:  ## remove the virtual environment, builds and caches; outputs/ and data/
 	rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: an install runs again only when pyproject.toml has changed since.
+# Stamp files: an install runs again only after a change of pyproject.toml.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
-	@echo "Installing sat_keras and what it needs (TensorFlow: some 600 MB) ..."
+	@echo "Installing sat_keras and its dependencies (TensorFlow: about 600 MB) ..."
 	@"$(BIN)/python" -m pip install -qq --editable .
 	@touch "$@"
 
