@@ -1,13 +1,23 @@
 """The config: what it refuses, what it keeps, and that it survives JSON."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sat_keras.config.config import CHOICES, Config
+from sat_keras.config import Config, ModelConfig, SearchConfig, TrainingConfig
+from sat_keras.config.fields import AMOUNT
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+CHECKS = {name: field.metadata["check"] for name, field in FIELDS.items()}
+CHOICES = {
+    name: check.choices
+    for name, check in CHECKS.items()
+    if check.choices and check.expected.startswith("one of")
+}
 
 PRESETS = ("tiny", "scenes", "flickr8k", "paper_coco")
 
@@ -24,13 +34,10 @@ VALUES = {
     "seed": st.integers(0, 2**31),
 }
 BY_TYPE = {bool: st.booleans(), int: counts, float: shares}
-for _field in dataclasses.fields(Config):
-    VALUES.setdefault(_field.name, BY_TYPE.get(_field.type))
-for _name in (
-    *("penalty_weight", "score_weight", "entropy_weight"),
-    *("learning_rate", "weight_decay", "clip_norm", "length_penalty"),
-):
-    VALUES[_name] = amounts
+for _name, _field in FIELDS.items():
+    VALUES.setdefault(_name, BY_TYPE.get(_field.type))
+    if CHECKS[_name] is AMOUNT:
+        VALUES[_name] = amounts
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
@@ -71,6 +78,25 @@ def test_replace_leaves_the_original():
     assert other.replace(hidden_dim=8, grid_shape=(2, 2)) == config
 
 
+def test_each_field_is_declared_and_described_once():
+    parts = (ModelConfig, TrainingConfig, SearchConfig)
+    names = [field.name for part in parts for field in dataclasses.fields(part)]
+    assert names == list(FIELDS) == list(Config().to_dict())
+    for name, field in FIELDS.items():
+        assert field.metadata["description"].endswith("."), name
+        assert CHECKS[name].accepts(field.default), name
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "results"])
+def test_committed_files_load(kind, repository):
+    paths = list((repository / kind).glob("*/config.json" if kind == "pretrained" else "*.json"))
+    configs = [json.loads(path.read_text(encoding="utf-8")).get("config", {}) for path in paths]
+    models = [values for values in configs if "hidden_dim" in values]
+    assert models
+    for values in models:
+        assert Config.from_dict(values).to_dict() == values
+
+
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().hidden_dim = 3
@@ -78,6 +104,8 @@ def test_frozen():
 
 def test_unknown_fields_are_named_beside_the_known():
     with pytest.raises(ValueError, match=r"encoder, .*hidden_dim.*Received: \['hiden_dim'\]"):
+        Config().replace(hiden_dim=3)
+    with pytest.raises(ValueError, match=r"Did you mean hidden_dim\?"):
         Config().replace(hiden_dim=3)
     with pytest.raises(ValueError, match=r"Received: \['from_the_future'\]"):
         Config.from_dict({**Config().to_dict(), "from_the_future": 1})

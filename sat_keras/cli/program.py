@@ -13,7 +13,6 @@ import inspect
 import itertools
 import json
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -34,7 +33,13 @@ from sat_keras.cli.scores import (
     score,
     score_options,
 )
-from sat_keras.config.config import CHOICES, Config
+from sat_keras.config.config import Config
+
+CHOICES = {
+    field.name: field.metadata["check"].choices
+    for field in dataclasses.fields(Config)
+    if field.metadata["check"].choices
+}
 
 PRETRAINED = "flickr8k-soft-vgg16"
 # Each data set's preset.
@@ -53,12 +58,13 @@ _GROUPS = {
     "encoder": "picture encoder",
     "vocabulary_size": "words",
     "embedding_dim": "decoder",
-    "attention": "attention",
-    "dropout": "loss and regularisation",
+    "attention": "attention and dropout",
+    "penalty_weight": "loss",
+    "attention_samples": "hard attention",
     "group": "minibatches and optimizer",
     "epochs": "length of training, and choice of the checkpoint",
-    "beam_size": "search",
     "precision": "precision and seed",
+    "context": "search",
 }
 # Hiding regions of so many pictures takes about as long as captioning Flickr8k's dev split.
 OCCLUSION_PICTURES = 200
@@ -584,7 +590,7 @@ def _free_path(folder, stem, taken):
 
 
 def _draw(captioner, picture, found, path):
-    from sat_keras.plots.figures import describe_attention, plot_attention, save_figure
+    from sat_keras.plots import describe_attention, plot_attention, save_figure
 
     seen = captioner.encoder.resize_images(picture)
     figure = plot_attention(seen, found.words, found.attention, found.gate, title=found.text)
@@ -906,13 +912,10 @@ def _or_none(kind):
 
 
 def _field_help():
-    """What the docstring of `Config` says of each field, in plain text."""
-    text = inspect.getdoc(Config) or ""
-    attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    """What each field of the config is, in plain text."""
     return {
-        name: re.sub(r"\s+", " ", about).rstrip(". ,").replace("`", "").replace("%", "%%")
-        for name, about in entries
+        field.name: field.metadata["description"].rstrip(".").replace("`", "").replace("%", "%%")
+        for field in dataclasses.fields(Config)
     }
 
 

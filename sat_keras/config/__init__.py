@@ -1,6 +1,7 @@
 """Every choice of a model, its training and its search, each described and checked once.
 
-Read `config`: the fields, then the presets.
+Read `model`, `training` and `search`, where the fields are declared, then `config`, which joins
+them, and `presets`. `fields` has the checks.
 """
 
 from sat_keras import lazy_exports
@@ -9,5 +10,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "config": ("Config",),
+        "model": ("ModelConfig",),
+        "search": ("SearchConfig",),
+        "training": ("TrainingConfig",),
     },
 )

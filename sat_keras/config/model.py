@@ -1,0 +1,101 @@
+"""The fields of a config that define the model: picture encoder, words, decoder, attention."""
+
+import dataclasses
+
+from sat_keras.config.fields import (
+    COUNT,
+    COUNT_OR_NONE,
+    FLAG,
+    GRID,
+    NAME_OR_NONE,
+    SHARE,
+    field,
+    name,
+    one_of,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Model: picture encoder, words, decoder and attention."""
+
+    # Picture encoder
+    encoder: str = field(
+        "VGG19", 'Name of a `keras.applications` CNN, or "scenes" for the small one.', name()
+    )
+    encoder_layer: str | None = field(
+        None,
+        "Name of the CNN's layer that gives the annotation vectors, None for the usual one.",
+        NAME_OR_NONE,
+    )
+    encoder_trainable: bool = field(
+        False, "Whether the CNN is trained too, from pixels and not from cached features.", FLAG
+    )
+    resize: str = field(
+        "crop",
+        "How a picture becomes square: crop (resize the shorter side, take the centre) or squash "
+        "(resize both sides).",
+        one_of("crop", "squash"),
+    )
+    image_size: int = field(224, "Height and width of the CNN's input, in pixels.", COUNT)
+    grid_shape: tuple[int, int] = field(
+        (14, 14), "Rows and columns of the grid of annotation vectors.", GRID
+    )
+    feature_dim: int = field(512, "Size of an annotation vector.", COUNT)
+
+    # Words
+    vocabulary_size: int | None = field(
+        10_000, "Largest number of token ids, None for no limit.", COUNT_OR_NONE
+    )
+    min_count: int = field(
+        1, "Words that occur less often in the train captions become <unk>.", COUNT
+    )
+    max_length: int = field(
+        20, "Longest caption in words. Training truncates longer captions.", COUNT
+    )
+
+    # Decoder
+    embedding_dim: int = field(512, "Size of the word embedding.", COUNT)
+    hidden_dim: int = field(512, "Size of the LSTM's hidden and cell state.", COUNT)
+    attention_dim: int = field(512, "Size of the hidden layer of the attention MLP.", COUNT)
+    initial_dim: int | None = field(
+        None,
+        "Size of a ReLU layer before the MLPs of the initial state, None for no such layer.",
+        COUNT_OR_NONE,
+    )
+    use_gate: bool = field(True, "Whether the gate beta scales the context.", FLAG)
+    use_deep_output: bool = field(
+        True, "Whether the output layer sees word and context beside the hidden state.", FLAG
+    )
+    use_output_tanh: bool = field(True, "Whether the deep output has a tanh.", FLAG)
+    tie_embeddings: bool = field(
+        False, "Whether input and output share the embedding matrix.", FLAG
+    )
+    normalize_annotations: bool = field(
+        False, "Whether each annotation vector is normalised to mean 0 and variance 1.", FLAG
+    )
+    use_word_query: bool = field(
+        False, "Whether attention and gate see the previous word beside the hidden state.", FLAG
+    )
+    attention: str = field(
+        "soft",
+        "soft: the expected context; hard: one sampled region, trained by REINFORCE.",
+        one_of("soft", "hard"),
+    )
+
+    # Dropout layers
+    dropout: float = field(
+        0.5, "Dropout rate of the hidden state and of the deep output's hidden layer.", SHARE
+    )
+    embedding_dropout: float = field(0.0, "Dropout rate of the word embeddings.", SHARE)
+    annotation_dropout: float = field(
+        0.0,
+        "Dropout rate of the annotation vectors' features, the same ones in all regions of a "
+        "picture.",
+        SHARE,
+    )
+
+    @property
+    def num_regions(self) -> int:
+        """Integer, number of annotation vectors of a picture."""
+        return self.grid_shape[0] * self.grid_shape[1]
