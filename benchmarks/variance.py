@@ -44,7 +44,7 @@ CONFIG = Config.tiny().replace(
 LEARNING_RATE = 0.01
 BASELINES, SAMPLES, MIXING = ("none", "average"), (1, 5, 10), (0.0, 0.5)
 SETTINGS = tuple(itertools.product(MIXING, BASELINES, SAMPLES))
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, as in sat_keras.plots.figures
+_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, as in sat_keras.plots.style
 _MARKS = "os^"
 
 

@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from sat_keras.analysis.search_tree import trace_search
-from sat_keras.plots.figures import plot_beam_tree
+from sat_keras.plots import plot_beam_tree
 from sat_keras.search.search import beam_search, greedy_search
 
 PAD, START, END, *WORDS = range(5)

@@ -1,5 +1,8 @@
-"""Figures: their structure, and that a map shows where the weights are; no pixels compared."""
+"""Figures: their structure, that a map shows where the weights are, and the settings they use."""
 
+import io
+
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,12 +12,16 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sat_keras.plots.figures import (
+from sat_keras.analysis.search_tree import Hypothesis
+from sat_keras.cnn.resize import PictureResize
+from sat_keras.plots import (
     describe_attention,
     plot_annotation_grid,
     plot_attention,
+    plot_beam_tree,
     plot_history,
     save_figure,
+    seen_box,
     upsample_attention,
 )
 
@@ -182,6 +189,104 @@ def test_settings_are_left_alone_and_pyplot_shows_the_figure(image, attention):
     assert plt.get_fignums() == [figure.number]
 
 
+HOSTILE = {
+    **{"image.origin": "lower", "image.cmap": "hot", "image.interpolation": "nearest"},
+    **{"image.aspect": "auto", "axes.grid": True, "axes.facecolor": "black", "axes.linewidth": 5},
+    **{"axes.titlesize": 30, "axes.titlelocation": "left", "axes.labelsize": 30, "font.size": 25},
+    **{"font.family": "monospace", "font.sans-serif": ["DejaVu Serif"], "font.weight": "bold"},
+    **{
+        "figure.facecolor": "black",
+        "figure.dpi": 31,
+        "figure.autolayout": True,
+        "lines.marker": "x",
+    },
+    **{"savefig.dpi": 37, "savefig.bbox": "tight", "savefig.facecolor": "red", "text.color": "red"},
+    **{"lines.linewidth": 9, "contour.linewidth": 9, "patch.linewidth": 9, "legend.fontsize": 30},
+    **{"path.simplify": False, "path.sketch": (9, 9, 9), "text.hinting": "none"},
+    **{"text.antialiased": False, "xtick.labelsize": 30, "axes.xmargin": 0.5},
+    **{"axes.spines.left": False, "lines.marker": "x"},
+    **{"legend.frameon": True, "savefig.transparent": True},
+}
+
+
+@pytest.mark.parametrize("kind", ["attention", "grid", "history", "tree"])
+def test_figures_do_not_depend_on_the_users_settings(image, attention, log, tmp_path, kind):
+    def pixels(name):
+        figure = {
+            "attention": lambda: plot_attention(
+                image, WORDS, attention, [0.1, 0.5, 1], title="two dogs", seen=(28, 0, 196, 168)
+            ),
+            "grid": lambda: plot_annotation_grid(image, (3, 4)),
+            "history": lambda: plot_history(log),
+            "tree": lambda: plot_beam_tree(
+                [Hypothesis(0, None, 0, 0.0), Hypothesis(1, 0, 1, -1.0, rank=0)], ["start", "end"]
+            ),
+        }[kind]()
+        figure.canvas.draw()  # as a notebook does
+        drawn = np.array(figure.canvas.buffer_rgba())
+        return drawn, np.asarray(Image.open(save_figure(figure, tmp_path / f"{name}.png")))
+
+    expected = pixels("default")
+    with mpl.rc_context(HOSTILE):
+        found = pixels("hostile")
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_top_of_a_picture_is_drawn_at_the_top():
+    image = np.full((64, 64, 3), 255, "uint8")
+    image[:16] = (200, 0, 0)
+    file = io.BytesIO()
+    with mpl.rc_context({"image.origin": "lower"}):
+        plot_attention(image, ["sky"], one_hot(0, 3)[None]).savefig(file, dpi=100)
+    drawn = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    redness = drawn[..., 0] - drawn[..., 1]
+    rows = np.flatnonzero((redness[:, : drawn.shape[1] // 2] > 100).any(axis=1))
+    assert rows.max() < drawn.shape[0] / 2
+
+
+# What the model saw of a photo
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 40), (30, 77), (2, 90), (16, 16)])
+@pytest.mark.parametrize("policy", ["crop", "squash"])
+def test_seen_box_is_what_resizing_keeps(height, width, policy):
+    resize = PictureResize(16, policy)
+    box = seen_box(resize, height, width)
+    if policy == "squash" or height == width == 16:
+        assert box == (0, 0, width, height)
+    # The corners of the box become the corners of the resized picture.
+    np.testing.assert_allclose(
+        resize.resize_boxes([box], height, width), [[0, 0, 16, 16]], atol=1e-4
+    )
+    inner = np.add(box, [0.01, 0.01, -0.01, -0.01])
+    resized = resize.resize_boxes([inner], height, width)
+    assert (resized[0, :2] > 0).all()
+    assert (resized[0, 2:] < 16).all()
+
+
+def test_maps_cover_what_was_seen_and_the_rest_is_dimmed(image, attention):
+    figure = plot_attention(image, WORDS, attention, seen=(28, 14, 196, 154))
+    assert len(figure.axes[0].patches) == 1  # the frame
+    for axes, weights in zip(figure.axes[1:], attention, strict=True):
+        alpha = overlay(axes)[..., 3]
+        assert alpha.shape == image.shape[:2]
+        np.testing.assert_allclose(alpha[14:154, 28:196], upsample_attention(weights, 140, 168))
+        assert alpha.sum() == pytest.approx(alpha[14:154, 28:196].sum())
+    assert len(figure.axes[3].collections) == 0  # uniform attention: no outline
+
+
+def test_large_photos_keep_their_aspect_ratio(attention):
+    figure = plot_attention(np.zeros((600, 1200, 3), "uint8"), WORDS, attention)
+    assert overlay(figure.axes[1]).shape == (240, 480, 4)
+
+
+@pytest.mark.parametrize("seen", [(0, 0, 225, 168), (-1, 0, 9, 9), (9, 0, 9, 9), (0, 9, 9, 8)])
+def test_a_box_outside_the_picture_is_refused(image, attention, seen):
+    with pytest.raises(ValueError, match=r"in the picture of 224 x 168 pixels\. Received: seen="):
+        plot_attention(image, WORDS, attention, seen=seen)
+
+
 # upsample_attention
 
 
@@ -248,6 +353,10 @@ def test_description_names_each_words_place(attention):
 )
 def test_places_of_a_grid_of_nine(row, column, place):
     assert describe_attention(["it"], one_hot(row, column)[None]).endswith(f"it ({place}).")
+
+
+def test_a_map_without_weight_is_nowhere():
+    assert describe_attention(["it"], np.zeros((1, 2, 2))).endswith("it (nowhere).")
 
 
 def test_description_refuses_what_does_not_fit(attention):
@@ -378,7 +487,7 @@ def test_a_saved_figure_is_small_described_and_closed(image, attention, tmp_path
     assert path.stat().st_size <= 300_000
     with Image.open(path) as written:
         assert written.format == "PNG"
-        assert written.size == tuple(np.round(100 * figure.get_size_inches()).astype(int))
+        assert written.size == tuple(np.floor(100 * figure.get_size_inches()).astype(int))
         assert written.text == {"Description": "β of two dogs"}
 
 
@@ -399,13 +508,10 @@ def test_colours_are_kept_where_they_are_rare(tmp_path):
     assert np.all(kept[0] == 255)  # the paper
 
 
-def test_the_size_limit_holds_for_many_panels_of_noise(image, tmp_path):
-    """Noise does not compress: the worst picture there is."""
-    figure = plot_attention(image, ["noise"] * 11, np.full((11, 2, 2), 0.25))
-    wide = 100 * figure.get_figwidth()
-    with Image.open(save_figure(figure, tmp_path / "noise.png")) as written:
-        assert written.width < wide
-    assert (tmp_path / "noise.png").stat().st_size <= 300_000
+def test_the_resolution_is_in_dots_per_inch(image, tmp_path):
+    figure = plot_annotation_grid(image, (2, 2))
+    with Image.open(save_figure(figure, tmp_path / "figure.png", dpi=50)) as written:
+        assert written.size == tuple(np.floor(50 * figure.get_size_inches()).astype(int))
 
 
 def test_only_png_is_written(image, tmp_path):

@@ -1,4 +1,4 @@
-"""The widget's HTML: what is inside, and that nothing else is needed. A browser runs the script."""
+"""The HTML of the widget: its data, and that it needs no other file."""
 
 import base64
 import html.parser
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sat_keras.plots.figures import describe_attention, enlarged, upsample_attention
-from sat_keras.plots.widget import attention_html
+from sat_keras.paper.captioner import Caption
+from sat_keras.plots.attention_maps import describe_attention, fit_picture, upsample_attention
+from sat_keras.plots.widget import attention_html, caption_html
 
 WORDS = ["two", "dogs", "run"]
 
@@ -77,7 +78,8 @@ def test_a_drawn_picture_keeps_its_pixels(image, attention):
     drawn = np.zeros_like(image)
     drawn[5:10, 5:10] = (255, 0, 0)
     picture = read_picture(Page(attention_html(drawn, WORDS, attention)).data["picture"])
-    np.testing.assert_array_equal(np.asarray(picture), enlarged(drawn))
+    expected, _ = fit_picture(drawn)
+    np.testing.assert_array_equal(np.asarray(picture), np.round(255 * expected))
 
 
 def test_a_photo_is_small(attention):
@@ -92,8 +94,7 @@ def test_without_scripts_there_is_the_figure_with_its_description(image, attenti
     (still,) = Page(attention_html(image, WORDS, attention)).attributes("img")
     assert still["alt"] == describe_attention(WORDS, attention)
     picture = read_picture(still["src"])
-    assert picture.format == "PNG"
-    assert picture.info["Description"] == still["alt"]
+    assert picture.width > 2 * picture.height  # four panels in a row
     assert plt.get_fignums() == []
 
 
@@ -124,6 +125,34 @@ def test_widgets_of_one_page_are_told_apart(image, attention):
 def test_a_caption_without_words_is_a_picture(image):
     data = Page(attention_html(image, [], np.zeros((0, 5, 5)))).data
     assert data["words"] == data["maps"] == []
+
+
+def test_maps_cover_what_was_seen_of_a_photo(image, attention):
+    """Of 30 x 20 pixels the middle 15 x 10: a quarter of the mask, and nothing around it."""
+    data = Page(attention_html(image, WORDS, attention, seen=(7.5, 5, 22.5, 15))).data
+    assert data["aspect"] == 1.5
+    opacity = np.asarray(read_picture(data["maps"][2]))[..., -1]
+    assert opacity.shape == (60, 60)
+    np.testing.assert_array_equal(opacity[15:45, 15:45], 255)
+    assert opacity.astype(int).sum() == 30 * 30 * 255
+
+
+def test_a_large_photo_is_reduced_and_keeps_its_shape(attention):
+    photo = np.zeros((1500, 2000, 3), "uint8")
+    data = Page(attention_html(photo, WORDS, attention)).data
+    assert read_picture(data["picture"]).size == (480, 360)
+    assert data["aspect"] == pytest.approx(4 / 3)
+
+
+def test_a_caption_renders_as_its_sentence_and_the_widget(image, attention):
+    caption = Caption("two <b>dogs run", WORDS, attention, np.ones(3), -1.234)
+    sentence = caption_html(caption)
+    assert "two &lt;b&gt;dogs run" in sentence
+    assert "log p = -1.23" in sentence
+    widget = attention_html(image, WORDS, attention, np.ones(3))
+    assert caption_html(caption, image) == sentence + widget
+    empty = Caption("", [], np.zeros((0, 5, 5)), np.zeros(0), -1.0)
+    assert "(no words)" in caption_html(empty, image)
 
 
 @pytest.mark.parametrize(

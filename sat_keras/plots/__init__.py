@@ -1,6 +1,7 @@
 """Figures, the interactive widget and the evaluation report.
 
-`figures` is the only user of matplotlib; `widget` and `report` write HTML.
+`attention_maps` enlarges and describes maps as arrays; `attention`, `history` and `beam_tree` draw
+one kind of figure each, with the settings of `style`; `widget` and `report` render HTML.
 """
 
 from sat_keras import lazy_exports
@@ -8,15 +9,12 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "figures": (
-            "describe_attention",
-            "plot_annotation_grid",
-            "plot_attention",
-            "plot_beam_tree",
-            "plot_history",
-            "save_figure",
-            "upsample_attention",
-        ),
-        "widget": ("attention_html",),
+        "attention": ("plot_annotation_grid", "plot_attention"),
+        "attention_maps": ("describe_attention", "seen_box", "upsample_attention"),
+        "beam_tree": ("plot_beam_tree",),
+        "history": ("plot_history",),
+        "report": ("write_report",),
+        "style": ("save_figure",),
+        "widget": ("attention_html", "caption_html"),
     },
 )

@@ -19,7 +19,7 @@ import keras
 
 import sat_keras
 from sat_keras.data.files import write_json
-from sat_keras.plots.figures import plot_history, save_figure
+from sat_keras.plots import plot_history, save_figure
 from sat_keras.training.fit import BACKUP_FOLDER, LOG_FILE, TENSORBOARD_FOLDER, read_log
 from sat_keras.training.pretrained import CONFIG_FILE, MODEL_FILE, read_description
 
