@@ -70,7 +70,7 @@ def test_neighbours_are_the_nearest_by_the_cosine_of_means():
     for name, nearest in found.items():
         assert nearest == sorted(train, key=lambda t: -cosine(name, t))[:5]
     for neighbours in (0, 151):
-        with pytest.raises(ValueError, match="from 1 to .*, 150. Received: "):
+        with pytest.raises(ValueError, match="from 1 to .*, 150. Received: neighbours="):
             nearest_pictures(Cache(features), ["d0"], train, neighbours)
 
 

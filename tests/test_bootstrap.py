@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sat_keras.evaluation.bootstrap import interval, p_value, resample
+from sat_keras.evaluation.statistics import interval, p_value, resample
 
 
 def mean_of(values):

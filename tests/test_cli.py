@@ -19,7 +19,7 @@ from PIL import Image
 from sat_keras.cli import program as cli
 from sat_keras.config.config import CHOICES, Config
 from sat_keras.datasets import load_dataset
-from sat_keras.evaluation.picture_scores import PictureScores
+from sat_keras.evaluation.statistics import PictureScores
 from sat_keras.evaluation.scores import score_captions
 from sat_keras.training import fit as training
 

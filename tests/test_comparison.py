@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from sat_keras.cli import program as cli
-from sat_keras.evaluation.comparison import compare_results, read_results
-from sat_keras.evaluation.picture_scores import PictureScores
+from sat_keras.evaluation.statistics import PictureScores, compare_results, read_results
 
 PICTURES = 200
 
@@ -82,7 +81,7 @@ def test_only_scores_that_all_have_are_compared(drawn):
     found = compare_results([results(scores, cider=scores)], [results(scores)])
     assert list(found) == ["rouge_l"]
     assert found["rouge_l"].p_value == 1
-    with pytest.raises(ValueError, match="must be out of .* Received: 'bleu'"):
+    with pytest.raises(ValueError, match="must be one of .* Received: protocol=.bleu."):
         compare_results([results(scores)], [results(scores)], "bleu")
 
 

@@ -259,11 +259,11 @@ def test_bad_candidates_and_references(candidates, references, received):
 
 
 def test_unknown_protocols_and_metrics():
-    with pytest.raises(ValueError, match="Protocols must be .* Received: 'meteor'"):
+    with pytest.raises(ValueError, match="`protocols` must be .* Received: 'meteor'"):
         score_captions(CANDIDATES, REFERENCES, protocols=["coco", "meteor"])
-    with pytest.raises(ValueError, match="Metrics must be .* Received: 'rouge'"):
+    with pytest.raises(ValueError, match="`metrics` must be .* Received: 'rouge'"):
         score_captions(CANDIDATES, REFERENCES, metrics=["cider", "rouge"])
-    with pytest.raises(ValueError, match=r"Metrics must be .* Received: \[\]"):
+    with pytest.raises(ValueError, match=r"`metrics` must be .* Received: \[\]"):
         score_captions(CANDIDATES, REFERENCES, metrics=[])
 
 

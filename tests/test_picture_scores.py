@@ -7,8 +7,8 @@ import pytest
 
 from sat_keras.evaluation.java import meteor_of_sums
 from sat_keras.evaluation.metrics import corpus_bleu
-from sat_keras.evaluation.picture_scores import PictureScores
 from sat_keras.evaluation.scores import PYTHON_METRICS, score_captions, score_pictures
+from sat_keras.evaluation.statistics import PictureScores
 
 WORDS = np.array(["a", "b", "c", "d", "e"])
 
@@ -110,7 +110,7 @@ def test_other_text_is_refused(text):
 
 
 def test_bad_statistics():
-    with pytest.raises(ValueError, match="must be .* Received: {'rouge': 2}"):
+    with pytest.raises(ValueError, match="must have .* Received: {'rouge': 2}"):
         PictureScores({"rouge": np.ones((2, 1))})
-    with pytest.raises(ValueError, match="must be .* Received: {'rouge_l': 2, 'cider': 3}"):
+    with pytest.raises(ValueError, match="must have .* Received: {'rouge_l': 2, 'cider': 3}"):
         PictureScores({"rouge_l": np.ones((2, 1)), "cider": np.ones((3, 1))})

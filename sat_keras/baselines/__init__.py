@@ -1,7 +1,4 @@
-"""What a captioner is compared with.
-
-`retrieval` gives a picture the caption of another one.
-"""
+"""Baselines for captioners. `retrieval` returns captions of similar training pictures."""
 
 from sat_keras import lazy_exports
 

@@ -1,23 +1,26 @@
-"""Captions that need no training of a captioner: other pictures' captions, written by people.
+"""Baselines that retrieve captions of training pictures, without training a captioner.
 
-| name | the caption is |
+| name | caption |
 |---|---|
-| `random` | any caption of the train split |
-| `nearest` | one of the captions of the train picture that looks most alike |
-| `consensus` | of the captions of many alike train pictures the one that most others resemble |
+| `random` | a random caption of the training split |
+| `nearest` | a random caption of the most similar training picture |
+| `consensus` | the caption of similar training pictures that agrees best with the others |
 
-Pictures are alike by the cosine of their annotation vectors' means. A model that does not beat
-`consensus` has learned no more than to look up.
+Picture similarity is the cosine of mean annotation vectors. A captioner that does not beat
+`consensus` is no better than retrieval.
 """
 
-import collections
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sat_keras.evaluation.metrics import ngrams
+from sat_keras.evaluation.metrics import NgramWeights, ngrams
 from sat_keras.evaluation.tokens import ptb_tokenize
+
+if TYPE_CHECKING:
+    from sat_keras.data.features import FeatureCache
 
 BASELINES = ("random", "nearest", "consensus")
 
@@ -25,12 +28,12 @@ BASELINES = ("random", "nearest", "consensus")
 def random_captions(
     image_ids: Sequence[str], train: Mapping[str, Sequence[str]], seed: int = 0
 ) -> dict[str, str]:
-    """Draws a train caption for each picture.
+    """Draws a random training caption for each picture.
 
     Args:
         image_ids: Pictures to caption.
-        train: Train captions by image id.
-        seed: Of the draws.
+        train: Training captions by image id.
+        seed: Random seed.
 
     Returns:
         Dictionary from image id to caption.
@@ -43,19 +46,19 @@ def random_captions(
 def nearest_captions(
     neighbours: Mapping[str, Sequence[str]], train: Mapping[str, Sequence[str]], seed: int = 0
 ) -> dict[str, str]:
-    """Takes a caption of the train picture that looks most alike.
+    """Returns a random caption of each picture's nearest training picture.
 
     Args:
-        neighbours: Train pictures by image id, the nearest first, of `nearest_pictures`.
-        train: Train captions by image id.
-        seed: Of the choice among the picture's captions.
+        neighbours: Training pictures by image id, nearest first, from `nearest_pictures`.
+        train: Training captions by image id.
+        seed: Random seed of the choice among the picture's captions.
 
     Returns:
         Dictionary from image id to caption.
     """
     generator = np.random.default_rng(seed)
     return {
-        image_id: train[nearest[0]][generator.integers(len(train[nearest[0]]))]
+        image_id: train[nearest[0]][int(generator.integers(len(train[nearest[0]])))]
         for image_id, nearest in neighbours.items()
     }
 
@@ -65,18 +68,18 @@ def consensus_captions(
     train: Mapping[str, Sequence[str]],
     settings: Sequence[tuple[int, int]] = ((90, 125),),
 ) -> dict[tuple[int, int], dict[str, str]]:
-    """Takes, among the captions C of alike train pictures, the one that most others resemble.
+    """Selects the consensus caption among the captions C of similar training pictures.
 
         caption = argmax_{c in C} max_{M in C, |M| = m} sum_{c' in M} similarity(c, c')
 
-    so that only the m captions that resemble it most count: outliers do no harm. The similarity is
-    CIDEr's, the mean over n of the cosine of rarity-weighted n-grams.
+    Only the m most similar captions count, so outliers have no effect. The similarity is CIDEr's:
+    the mean over n of the cosine of n-gram weights.
 
     Args:
-        neighbours: Train pictures by image id, of `nearest_pictures`.
-        train: Train captions by image id. How rare an n-gram is, is counted in these.
-        settings: Pairs `(k, m)` to try: how many of the neighbours give their captions, and how
-            many captions count.
+        neighbours: Training pictures by image id, nearest first, from `nearest_pictures`.
+        train: Training captions by image id, which also give the document frequencies.
+        settings: Pairs `(k, m)`: the number of neighbours whose captions are candidates, and the
+            number of captions that count.
 
     Returns:
         Dictionary from each setting to captions by image id.
@@ -85,34 +88,35 @@ def consensus_captions(
         [Devlin et al., 2015](https://arxiv.org/abs/1505.04467), section 3.
     """
     vectors = _CaptionVectors(train)
-    found = {tuple(setting): {} for setting in settings}
+    found: dict[tuple[int, int], dict[str, str]] = {(k, m): {} for k, m in settings}
     for image_id, pictures in neighbours.items():
-        for setting, caption in vectors.best_of(pictures, found).items():
+        for setting, caption in vectors.best_of(pictures, list(found)).items():
             found[setting][image_id] = caption
     return found
 
 
 def nearest_pictures(
-    cache, image_ids: Sequence[str], train_ids: Sequence[str], neighbours: int = 90
+    cache: "FeatureCache", image_ids: Sequence[str], train_ids: Sequence[str], neighbours: int = 90
 ) -> dict[str, list[str]]:
-    """Finds the train pictures that look most alike, by the cosine of mean annotation vectors.
+    """Finds the most similar training pictures, by the cosine of mean annotation vectors.
 
     Args:
-        cache: `FeatureCache` of all these pictures; they are read one after another.
+        cache: `FeatureCache` of all these pictures.
         image_ids: Pictures to find neighbours of.
-        train_ids: Pictures to find them among.
-        neighbours: How many.
+        train_ids: Training pictures to search.
+        neighbours: Number of neighbours for each picture.
 
     Returns:
-        Dictionary from image id to a list of train image ids, the nearest first.
+        Dictionary from image id to a list of training image ids, nearest first.
 
     Raises:
-        ValueError: If there are fewer train pictures, or features are missing.
+        ValueError: If `neighbours` exceeds the number of training pictures, or features are
+            missing.
     """
     if not 1 <= neighbours <= len(train_ids):
         raise ValueError(
-            f"Neighbours must be from 1 to the number of train pictures, {len(train_ids)}. "
-            f"Received: {neighbours}"
+            f"`neighbours` must be from 1 to the number of training pictures, {len(train_ids)}. "
+            f"Received: neighbours={neighbours}"
         )
     train_features = _mean_features(cache, train_ids)
     found = {}
@@ -122,43 +126,39 @@ def nearest_pictures(
     return found
 
 
-def _mean_features(cache, image_ids):
-    """Means over the regions, of length 1, `(pictures, feature_dim)`."""
-    features = [
-        batch.numpy().astype("float32").mean(axis=1)
-        for batch in cache.dataset(list(image_ids)).batch(64)
-    ]
-    features = np.concatenate(features)
+def _mean_features(cache: "FeatureCache", image_ids: Sequence[str]) -> np.ndarray:
+    """Returns mean annotation vectors of unit length, `(pictures, feature_dim)`."""
+    batches = cache.dataset(list(image_ids)).batch(64)
+    features = np.concatenate([batch.numpy().astype("float32").mean(axis=1) for batch in batches])
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 class _CaptionVectors:
-    """The captions of a split as vectors whose products are CIDEr's similarity.
+    """Sparse vectors of a split's captions whose dot products are CIDEr's similarity.
 
     Args:
         captions: Captions by image id.
-        max_n: Longest n-grams.
+        max_n: Maximum n-gram length.
     """
 
-    def __init__(self, captions, max_n=4):
+    def __init__(self, captions: Mapping[str, Sequence[str]], max_n: int = 4) -> None:
         self.captions = captions
         counts = {i: [ngrams(ptb_tokenize(c), max_n) for c in captions[i]] for i in captions}
-        pictures_with = collections.Counter()
-        for picture in counts.values():
-            pictures_with.update(set().union(*picture))
-        self._ids = {ngram: i for i, ngram in enumerate(pictures_with)}
-        rarity = {g: math.log(len(counts) / n) for g, n in pictures_with.items()}
+        weigh = NgramWeights(list(counts.values()))
+        self._ids: dict[tuple[str, ...], int] = {}
         self._vectors = {
-            image_id: [self._vector(caption, rarity, max_n) for caption in picture]
+            image_id: [self._vector(weigh(caption), max_n) for caption in picture]
             for image_id, picture in counts.items()
         }
 
-    def best_of(self, pictures, settings):
-        """The caption of the first k pictures that most of the others resemble, by `(k, m)`."""
+    def best_of(
+        self, pictures: Sequence[str], settings: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], str]:
+        """Returns the consensus caption of the first k pictures for each `(k, m)`."""
         pictures = pictures[: max(k for k, _ in settings)]
         captions = [caption for picture in pictures for caption in self.captions[picture]]
         similarity = self.similarity([v for picture in pictures for v in self._vectors[picture]])
-        np.fill_diagonal(similarity, 0)  # each is like itself
+        np.fill_diagonal(similarity, 0)  # a caption does not vote for itself
         sums = {}
         for k in {k for k, _ in settings}:
             size = sum(len(self.captions[picture]) for picture in pictures[:k])
@@ -170,12 +170,12 @@ class _CaptionVectors:
         }
 
     @staticmethod
-    def similarity(vectors):
-        """Products of all pairs of sparse vectors, `(captions, captions)`."""
+    def similarity(vectors: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Computes the dot products of all pairs of vectors, `(captions, captions)`."""
         ids = np.concatenate([ids for ids, _ in vectors])
         rows = np.repeat(np.arange(len(vectors)), [len(ids) for ids, _ in vectors])
         _, columns, counts = np.unique(ids, return_inverse=True, return_counts=True)
-        # What one caption has alone is in no product, and is most of what there is.
+        # Most n-grams occur in one caption only and contribute to no product.
         shared = counts > 1
         columns_of_shared = np.cumsum(shared) - 1
         chosen = shared[columns]
@@ -184,11 +184,14 @@ class _CaptionVectors:
         matrix[rows[chosen], columns_of_shared[columns[chosen]]] = weights[chosen]
         return matrix @ matrix.T
 
-    def _vector(self, counts, rarity, max_n):
-        """N-grams' ids and weights, scaled so that a product is the mean cosine over n."""
-        weights = np.array([count * rarity[ngram] for ngram, count in counts.items()], "float32")
-        lengths = np.array([len(ngram) for ngram in counts], dtype=int)
+    def _vector(
+        self, ngram_weights: dict[tuple[str, ...], float], max_n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns n-gram ids and weights whose dot products are the mean cosine over n."""
+        weights = np.array(list(ngram_weights.values()), "float32")
+        lengths = np.array([len(ngram) for ngram in ngram_weights], dtype=int)
         for n in range(1, max_n + 1):
             norm = np.linalg.norm(weights[lengths == n])
             weights[lengths == n] /= norm * math.sqrt(max_n) if norm else 1
-        return np.array([self._ids[ngram] for ngram in counts], dtype=int), weights
+        ids = [self._ids.setdefault(ngram, len(self._ids)) for ngram in ngram_weights]
+        return np.array(ids, dtype=int), weights

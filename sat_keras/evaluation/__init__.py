@@ -10,12 +10,16 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "tokens": ("ptb_tokenize",),
+        "metrics": ("cider", "corpus_bleu", "ngrams", "rouge_l"),
+        "statistics": (
+            *("METRICS", "PROTOCOLS", "Difference", "PictureScores", "compare_results", "interval"),
+            *("p_value", "read_results", "resample"),
+        ),
         "scores": (
             *("PYTHON_METRICS", "available_metrics", "caption_statistics", "references_digest"),
             *("score_captions", "score_pictures", "score_tokens"),
         ),
-        "metrics": ("cider", "corpus_bleu", "ngrams", "rouge_l"),
-        "tokens": ("ptb_tokenize",),
-        "comparison": (),
+        "caption_files": ("read_candidates", "read_references"),
     },
 )

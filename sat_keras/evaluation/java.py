@@ -1,9 +1,9 @@
-"""METEOR 1.5 and SPICE, the two metrics of the coco-caption toolkit that are programs in Java.
+"""METEOR 1.5 and SPICE, the two Java metrics of the coco-caption toolkit.
 
-They run where `pycocoevalcap`, which brings METEOR and SPICE, and Java are installed. SPICE needs
-384 MB of Stanford's parser besides, which the toolkit would download at its first use; here nothing
-is ever downloaded: SPICE runs where these files are. It also needs an old Java, up to 14: it writes
-its output by Java's JavaScript engine, which Java 15 dropped. `unavailable` says what is missing.
+Both need Java and `pycocoevalcap`, which contains their programs. SPICE also needs 384 MB of
+Stanford's parser, which the toolkit downloads at its first use; this module downloads nothing and
+runs SPICE only where these files exist. SPICE needs Java 8 to 14: it writes its output with Java's
+JavaScript engine, which Java 15 removed. `unavailable` says what is missing.
 """
 
 import importlib.util
@@ -21,21 +21,21 @@ _INSTALL = 'install Java and run `pip install "sat-keras[eval]"`'
 _PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _LAST_JAVA = 14  # with a JavaScript engine
 
-# METEOR 1.5's parameters for English: weight of precision against recall, power and weight of the
-# penalty, weight of content words against function words, and of matches by the word itself, its
-# stem, its synonyms and its paraphrases.
+# METEOR 1.5's parameters for English: weight of precision against recall, exponent and weight of
+# the fragmentation penalty, weight of content words against function words, and weights of matches
+# by exact word, stem, synonym and paraphrase.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _STAGES = np.array([1.0, 0.6, 0.8, 0.6])
 
 
 def unavailable(name: str) -> str | None:
-    """Say why a metric cannot be computed here.
+    """Explains why a metric cannot be computed here.
 
     Args:
         name: `"meteor"` or `"spice"`.
 
     Returns:
-        One sentence with what to install, or None where all is there.
+        One sentence that says what to install, or `None` if the metric is available.
     """
     toolkit = _toolkit()
     if toolkit is None or shutil.which("java") is None:
@@ -47,23 +47,24 @@ def unavailable(name: str) -> str | None:
 def meteor_statistics(
     candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 ) -> np.ndarray:
-    """What METEOR 1.5 counts in every picture, of the reference that fits best.
+    """Counts the matches of each picture's best reference for METEOR 1.5.
 
     Args:
         candidates: Tokens of one candidate a picture.
         references: Tokens of each picture's references, in the same order.
 
     Returns:
-        Float array `(pictures, 6)`: matched words of the candidate and of the reference and
-        lengths of the candidate and of the reference, all four weighted by the kind of match and
-        of word; chunks; matched words, the mean of both sides.
+        Float array `(pictures, 6)`: matched words of the candidate and of the reference, lengths
+        of the candidate and of the reference, all four weighted by the kind of match and of word;
+        number of chunks; number of matched words, the mean of both sides.
 
     Raises:
         RuntimeError: If METEOR cannot run here or fails.
     """
     lines = []
     for candidate, picture in zip(candidates, references, strict=True):
-        # An empty reference is no reference; what is left when all are empty matches nothing.
+        # Empty references are skipped. If all are empty, a full stop stands in, which matches
+        # nothing.
         texts = [" ".join(tokens) for tokens in picture if tokens] or ["."]
         lines.append(" ||| ".join(["SCORE", *texts, " ".join(candidate)]))
     counts = _run_meteor(lines)
@@ -73,24 +74,24 @@ def meteor_statistics(
     matched = np.einsum("pskt,s,k->pt", matches, _STAGES, kinds)
     weighted = _DELTA * (lengths - functions) + (1 - _DELTA) * functions
     chunks, words = counts[:, 20], counts[:, 21:23]
-    # The penalty is on what is broken up: a candidate that is its reference has no chunk.
+    # As in METEOR, a candidate equal to its reference has no fragmentation penalty.
     chunks = np.where((chunks == 1) & (lengths == words).all(axis=1), 0, chunks)
     return np.column_stack([matched, weighted, chunks, words.mean(axis=1)])
 
 
 def meteor_of_sums(sums: np.ndarray) -> np.ndarray:
-    """METEOR from sums of `meteor_statistics` over pictures.
+    """Computes METEOR from sums of `meteor_statistics` over pictures.
 
-    With P and R the shares of the words that match, content words and exact matches counting
-    more, and `chunks` the runs of matches that stand in the same order on both sides:
+    P and R are weighted unigram precision and recall, `matches` the number of matched words and
+    `chunks` the number of runs of matches that are contiguous and in the same order on both sides:
 
         METEOR = (1 - 0.6 (chunks / matches)^0.2) * P R / (0.85 P + 0.15 R)
 
     Args:
-        sums: `(..., 6)`; one picture's own row gives its METEOR.
+        sums: Array `(..., 6)`. The row of one picture gives its METEOR.
 
     Returns:
-        Float array `(...)` in percent, 0 where nothing matches.
+        Float array `(...)` in percent, 0 without any match.
 
     Reference:
         [Denkowski & Lavie, 2014](https://aclanthology.org/W14-3348/).
@@ -104,14 +105,14 @@ def meteor_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
-    """SPICE of every picture, in percent; their mean is the score of the corpus.
+    """Computes SPICE of each picture, in percent. The corpus score is their mean.
 
     Args:
-        candidates: Tokens of one candidate a picture. Those without tokens get 0.
+        candidates: Tokens of one candidate a picture. An empty candidate scores 0.
         references: Tokens of each picture's references, in the same order.
 
     Returns:
-        Float array `(number of pictures,)`.
+        Float array `(pictures,)`.
 
     Raises:
         RuntimeError: If SPICE cannot run here or fails.
@@ -120,7 +121,7 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
         [Anderson et al., 2016](https://arxiv.org/abs/1607.08822).
     """
     _check_available("spice")
-    from pycocoevalcap.spice.spice import Spice
+    from pycocoevalcap.spice import spice as toolkit
 
     scores = np.zeros(len(candidates))
     filled = [i for i, tokens in enumerate(candidates) if tokens]
@@ -128,25 +129,25 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
         results = {i: [" ".join(candidates[i])] for i in filled}
         truths = {i: [" ".join(tokens) for tokens in references[i]] for i in filled}
         try:
-            _, found = Spice().compute_score(truths, results)
+            _, found = toolkit.Spice().compute_score(truths, results)
         except (OSError, subprocess.CalledProcessError) as error:
             raise RuntimeError(
-                "SPICE failed; see above what Java says, that 8 GB of memory are free and that "
-                f"{_toolkit() / 'spice'} can be written to. Received: {error}"
+                "SPICE failed; see Java's output above, and check that 8 GB of memory are free and "
+                f"that {Path(toolkit.__file__).parent} is writable. Received: {error}"
             ) from error
         scores[filled] = [100 * picture["All"]["f"] for picture in found]
     return np.nan_to_num(scores)
 
 
-def _toolkit():
-    """The folder of pycocoevalcap, or None."""
+def _toolkit() -> Path | None:
+    """Returns the folder of pycocoevalcap, or `None` if it is not installed."""
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = spec.submodule_search_locations if spec else None
     return Path(next(iter(folders))) if folders else None
 
 
-def _spice_unavailable(library):
-    """Why SPICE cannot be computed although the toolkit and Java are there, or None."""
+def _spice_unavailable(library: Path) -> str | None:
+    """Explains why SPICE cannot run although the toolkit and Java are installed, or `None`."""
     if not all((library / file).is_file() for file in _PARSER):
         return (
             f"SPICE is left out: its parser, {' and '.join(_PARSER)}, is not in {library}; "
@@ -162,20 +163,22 @@ def _spice_unavailable(library):
     return None
 
 
-def _check_available(name):
+def _check_available(name: str) -> None:
     reason = unavailable(name)
     if reason:
         raise RuntimeError(f"{reason}. Received: the metric {name!r}")
 
 
-def _run_meteor(lines):
-    """METEOR's 23 counts for each line of input."""
+def _run_meteor(lines: Sequence[str]) -> np.ndarray:
+    """Runs METEOR and returns its 23 counts for each line of input."""
     _check_available("meteor")
+    toolkit = _toolkit()
+    assert toolkit is not None
     program = [*("java", "-Xmx2G", "-jar", "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en"]
     done = subprocess.run(
         [*program, "-norm"],
         input="".join(f"{line}\n" for line in lines).encode(),
-        cwd=_toolkit() / "meteor",
+        cwd=toolkit / "meteor",
         capture_output=True,
         check=False,
     )
@@ -183,7 +186,7 @@ def _run_meteor(lines):
     if done.returncode or len(rows) != len(lines) or any(len(row) != 23 for row in rows):
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
         raise RuntimeError(
-            "METEOR failed; see that `java -version` works and that 2 GB of memory are free. "
+            "METEOR failed; check that `java -version` works and that 2 GB of memory are free. "
             f"Received: {said[-1] if said else 'no output'}"
         )
     return np.array(rows, dtype="float64").reshape(-1, 23)

@@ -1,17 +1,18 @@
-"""BLEU, ROUGE-L and CIDEr-D of captions, in plain Python on tokens, equal to `pycocoevalcap`'s.
+"""BLEU, ROUGE-L and CIDEr-D on tokens, equal to `pycocoevalcap`.
 
-BLEU is a score of the whole corpus and not a mean over pictures. It comes from sums of counts, so
-that it can be taken of any choice of the pictures, as the bootstrap needs it: `bleu_statistics`
-counts and `bleu_of_sums` makes the score. ROUGE-L and CIDEr-D are means over pictures.
+BLEU is a score of the whole corpus, not a mean over pictures. `bleu_statistics` counts n-grams in
+each picture and `bleu_of_sums` computes BLEU from sums of these counts, over any selection of
+pictures, as the bootstrap needs. ROUGE-L and CIDEr-D are means over pictures.
 """
 
 import collections
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-# coco-caption's, against divisions by 0. Without a match BLEU is not quite 0 but below 1e-3.
+# coco-caption's constants against division by 0. BLEU without any match is below 1e-3, not 0.
 _TINY, _SMALL = 1e-15, 1e-9
 
 Tokens = Sequence[str]
@@ -23,24 +24,24 @@ def corpus_bleu(
     brevity_penalty: bool = True,
     max_n: int = 4,
 ) -> list[float]:
-    """BLEU-1 to BLEU-`max_n` of a corpus, in percent.
+    """Computes BLEU-1 to BLEU-`max_n` of a corpus, in percent.
 
-    1. Clipped n-gram precision over all pictures: an n-gram of a candidate counts as often as it
-       is in the one reference that has it most often,
+    1. Clipped n-gram precision over all pictures: the count of an n-gram in a candidate is clipped
+       to its maximum count in one of the references,
 
            p_n = sum min(count_candidate, max_references count) / sum count_candidate
 
-    2. The geometric mean of the first N precisions, times the brevity penalty of the corpus'
-       lengths c of the candidates and r of the references, for each picture the reference closest
-       in length to the candidate (of two, the shorter one):
+    2. Geometric mean of the first N precisions, times the brevity penalty. c is the total length
+       of the candidates and r that of the references, for each picture the reference closest in
+       length to the candidate (the shorter one of two):
 
            BLEU-N = BP * exp(1/N * sum_n log p_n),    BP = min(1, exp(1 - r / c))
 
     Args:
         candidates: Tokens of one candidate a picture.
         references: Tokens of each picture's references, in the same order.
-        brevity_penalty: False leaves BP out, as the paper's Table 1 does.
-        max_n: Longest n-grams.
+        brevity_penalty: Whether to apply BP. The paper's Table 1 does not.
+        max_n: Maximum n-gram length.
 
     Returns:
         `[BLEU-1, ..., BLEU-max_n]`, from 0 to 100.
@@ -57,21 +58,21 @@ def corpus_bleu(
 def bleu_statistics(
     candidates: Iterable[Tokens], references: Iterable[Sequence[Tokens]], max_n: int = 4
 ) -> np.ndarray:
-    """What BLEU counts in every picture.
+    """Counts the n-grams of each picture for BLEU.
 
     Args:
         candidates: Tokens of one candidate a picture.
         references: Tokens of each picture's references, in the same order.
-        max_n: Longest n-grams.
+        max_n: Maximum n-gram length.
 
     Returns:
-        Float array `(pictures, 2 * max_n + 2)`: for every n the n-grams that match, for every n
-        the candidate's n-grams, the candidate's length, the closest reference's length.
+        Float array `(pictures, 2 * max_n + 2)`: matching n-grams for each n, the candidate's
+        n-grams for each n, the candidate's length, the closest reference's length.
     """
     rows = []
     for candidate, picture_references in zip(candidates, references, strict=True):
         matches, counts = [0] * max_n, [0] * max_n
-        most = collections.Counter()
+        most: Counter = collections.Counter()
         for reference in picture_references:
             most |= ngrams(reference, max_n)  # the larger count of each n-gram
         for ngram, count in ngrams(candidate, max_n).items():
@@ -84,14 +85,14 @@ def bleu_statistics(
 
 
 def bleu_of_sums(sums: np.ndarray, brevity_penalty: bool = True) -> np.ndarray:
-    """BLEU from sums of `bleu_statistics` over pictures.
+    """Computes BLEU from sums of `bleu_statistics` over pictures.
 
     Args:
-        sums: `(..., 2 * max_n + 2)`; one picture's own row gives its sentence BLEU.
+        sums: Array `(..., 2 * max_n + 2)`. The row of one picture gives its sentence BLEU.
         brevity_penalty: As in `corpus_bleu`.
 
     Returns:
-        Float array `(..., max_n)` in percent, 0 where there are no words.
+        Float array `(..., max_n)` in percent, 0 for empty candidates.
     """
     max_n = (sums.shape[-1] - 2) // 2
     matches, counts = sums[..., :max_n], sums[..., max_n:-2]
@@ -107,10 +108,10 @@ def bleu_of_sums(sums: np.ndarray, brevity_penalty: bool = True) -> np.ndarray:
 def rouge_l(
     candidates: Iterable[Tokens], references: Iterable[Sequence[Tokens]], beta: float = 1.2
 ) -> np.ndarray:
-    """ROUGE-L of every picture, in percent; their mean is the score of the corpus.
+    """Computes ROUGE-L of each picture, in percent. The corpus score is their mean.
 
-    With `L_j`, the length of the longest common subsequence of the candidate (`l` words) and
-    its j-th reference (`l_j` words), the F-measure of the best precision and the best recall:
+    `L_j` is the length of the longest common subsequence of the candidate (`l` words) and its j-th
+    reference (`l_j` words). The score is the F-measure of the best precision and the best recall:
 
         P = max_j L_j / l,    R = max_j L_j / l_j,    ROUGE-L = (1 + beta^2) P R / (R + beta^2 P)
 
@@ -120,7 +121,7 @@ def rouge_l(
         beta: Weight of recall.
 
     Returns:
-        Float array `(number of pictures,)`, from 0 to 100.
+        Float array `(pictures,)`, from 0 to 100.
 
     Reference:
         [Lin, 2004](https://aclanthology.org/W04-1013/); `pycocoevalcap/rouge`.
@@ -135,35 +136,60 @@ def rouge_l(
     return np.array(scores)
 
 
+class NgramWeights:
+    """CIDEr's n-gram weights: term frequency times inverse document frequency over pictures.
+
+        g_k(caption) = count_k(caption) * log(pictures / pictures with k)
+
+    Args:
+        pictures: For each picture the n-gram counts of its references, as `ngrams` returns them.
+    """
+
+    def __init__(self, pictures: Sequence[Sequence[Counter]]) -> None:
+        self._pictures_with: Counter = collections.Counter()
+        for picture in pictures:
+            self._pictures_with.update(set().union(*picture))
+        self._log_pictures = math.log(max(len(pictures), 1))
+
+    def __call__(self, counts: Counter) -> dict[tuple[str, ...], float]:
+        """Returns the weight of each n-gram of a caption.
+
+        Args:
+            counts: The caption's n-gram counts.
+
+        Returns:
+            Dictionary from n-gram to weight, in the order of `counts`.
+        """
+        return {
+            ngram: count * (self._log_pictures - math.log(max(self._pictures_with[ngram], 1)))
+            for ngram, count in counts.items()
+        }
+
+
 def cider(
     candidates: Sequence[Tokens],
     references: Sequence[Sequence[Tokens]],
     max_n: int = 4,
     sigma: float = 6.0,
 ) -> np.ndarray:
-    """CIDEr-D of every picture; their mean is the score of the corpus.
+    """Computes CIDEr-D of each picture. The corpus score is their mean.
 
-    An n-gram `k` weighs by how often it is in a caption and how few pictures have it in their
-    references,
-
-        g_k(caption) = count_k(caption) * log(pictures / pictures with k),
-
-    and a caption is likened to each of its `m` references by the cosine of these vectors, one for
-    every n, clipped so that repeating a word doesn't pay, and with a penalty on the difference of
-    the lengths `l`:
+    A candidate is compared with each of its `m` references by the cosine similarity of their
+    n-gram weights `g` (`NgramWeights`), separately for each n. Weights are clipped so that
+    repeating a word does not pay, and a Gaussian penalises a difference of the lengths `l`:
 
         CIDEr-D = 10 / (N m) * sum_n sum_j exp(-(l - l_j)^2 / (2 sigma^2))
                   * sum_k min(g_k, g_jk) g_jk / (|g| |g_j|)
 
     Args:
         candidates: Tokens of one candidate a picture.
-        references: Tokens of each picture's references, in the same order. Of a single picture all
-            weights and so its score are 0.
-        max_n: Longest n-grams, N.
-        sigma: Width of the length penalty, in words.
+        references: Tokens of each picture's references, in the same order. With a single picture
+            all weights and so its score are 0.
+        max_n: Maximum n-gram length, N.
+        sigma: Standard deviation of the length penalty, in words.
 
     Returns:
-        Float array `(number of pictures,)`, from 0 to 10.
+        Float array `(pictures,)`, from 0 to 10.
 
     Reference:
         [Vedantam et al., 2015](https://arxiv.org/abs/1411.5726), equations 1 to 3 and section 7;
@@ -171,46 +197,26 @@ def cider(
         Notebook `05_decoding_and_evaluation`.
     """
     counts = [[ngrams(reference, max_n) for reference in picture] for picture in references]
-    pictures_with = collections.Counter()
-    for picture in counts:
-        pictures_with.update(set().union(*picture))
-    log_pictures = math.log(max(len(counts), 1))
-
-    def weigh(counts_of_caption):
-        """Vectors of n-gram weights, one for every n, and their lengths."""
-        vectors = [{} for _ in range(max_n)]
-        for ngram, count in counts_of_caption.items():
-            rarity = log_pictures - math.log(max(pictures_with[ngram], 1))
-            vectors[len(ngram) - 1][ngram] = count * rarity
-        return vectors, [math.sqrt(sum(w * w for w in v.values())) for v in vectors]
-
-    def similarity(first, second):
-        total = 0.0
-        for vector, norm, other, other_norm in zip(*first, *second, strict=True):
-            if norm and other_norm:
-                shared = vector.keys() & other.keys()
-                product = sum(min(vector[k], other[k]) * other[k] for k in shared)
-                total += product / (norm * other_norm)
-        return total / max_n
-
+    weigh = NgramWeights(counts)
     scores = np.zeros(len(counts))
     for i, (candidate, picture) in enumerate(zip(candidates, references, strict=True)):
-        candidate_vectors = weigh(ngrams(candidate, max_n))
+        candidate_vectors = _vectors(weigh(ngrams(candidate, max_n)), max_n)
         for reference, reference_counts in zip(picture, counts[i], strict=True):
-            # As in the toolkit, which counts bigrams, an empty caption is as long as one word.
+            # The toolkit's length counts bigrams, so an empty caption is as long as one word.
             difference = max(len(candidate), 1) - max(len(reference), 1)
             penalty = math.exp(-(difference**2) / (2 * sigma**2))
-            scores[i] += penalty * similarity(candidate_vectors, weigh(reference_counts))
+            vectors = _vectors(weigh(reference_counts), max_n)
+            scores[i] += penalty * _clipped_cosine(candidate_vectors, vectors)
         scores[i] *= 10 / len(picture)
     return scores
 
 
-def ngrams(tokens: Tokens, max_n: int = 4) -> collections.Counter:
+def ngrams(tokens: Tokens, max_n: int = 4) -> Counter:
     """Counts the n-grams of a caption.
 
     Args:
-        tokens: Its tokens.
-        max_n: Longest n-grams.
+        tokens: Tokens of the caption.
+        max_n: Maximum n-gram length.
 
     Returns:
         Counter of tuples of 1 to `max_n` tokens.
@@ -221,8 +227,28 @@ def ngrams(tokens: Tokens, max_n: int = 4) -> collections.Counter:
     )
 
 
-def _common_length(first, second):
-    """Length of the longest common subsequence, by one row of the usual table after another."""
+def _vectors(
+    weights: dict[tuple[str, ...], float], max_n: int
+) -> list[tuple[dict[tuple[str, ...], float], float]]:
+    """Splits n-gram weights by n into `max_n` pairs of a sparse vector and its norm."""
+    vectors: list[dict[tuple[str, ...], float]] = [{} for _ in range(max_n)]
+    for ngram, weight in weights.items():
+        vectors[len(ngram) - 1][ngram] = weight
+    return [(vector, math.sqrt(sum(w * w for w in vector.values()))) for vector in vectors]
+
+
+def _clipped_cosine(candidate: list, reference: list) -> float:
+    """Averages over n the cosine similarity, the candidate's weights clipped to the reference's."""
+    total = 0.0
+    for (vector, norm), (other, other_norm) in zip(candidate, reference, strict=True):
+        if norm and other_norm:
+            product = sum(min(w, other[k]) * other[k] for k, w in vector.items() if k in other)
+            total += product / (norm * other_norm)
+    return total / len(candidate)
+
+
+def _common_length(first: Tokens, second: Tokens) -> int:
+    """Returns the length of the longest common subsequence, row by row of the DP table."""
     row = [0] * (len(second) + 1)
     for token in first:
         above_left = 0

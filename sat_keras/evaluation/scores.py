@@ -1,16 +1,15 @@
-"""Scores of captions: how near they come to what people wrote, and how varied they are.
+"""Scores of captions against references in one call, and statistics of their diversity.
 
-One call for BLEU in both protocols, METEOR, ROUGE-L, CIDEr-D and SPICE. BLEU, ROUGE-L and CIDEr-D
-are plain Python (`sat_keras.evaluation.metrics`), METEOR and SPICE need Java (`sat_keras.evaluation.java`). All
-pictures are scored together, as one corpus, on the tokens of `sat_keras.evaluation.tokens`.
+BLEU, ROUGE-L and CIDEr-D are computed in Python (`metrics`), METEOR and SPICE need Java (`java`).
+All pictures are scored together, as one corpus, on the tokens of `ptb_tokenize`.
 
-| protocol | BLEU | where it comes from |
+| protocol | BLEU | used by |
 |---|---|---|
-| `coco` | with brevity penalty | the coco-caption toolkit, which later papers use |
+| `coco` | with brevity penalty | the coco-caption toolkit and most later papers |
 | `paper` | without brevity penalty | Xu et al., 2015, Table 1 |
 
-The two differ by several points on short captions: say which one beside every number. Tokens and
-the other metrics are the same in both.
+The two differ by several points on short captions, so state the protocol beside every figure.
+Tokens and the other metrics are the same in both.
 """
 
 import collections
@@ -18,13 +17,14 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sat_keras.evaluation.java import meteor_statistics, spice, unavailable
 from sat_keras.evaluation.metrics import bleu_statistics, cider, rouge_l
-from sat_keras.evaluation.picture_scores import METRICS, PROTOCOLS, PictureScores
+from sat_keras.evaluation.statistics import METRICS, PROTOCOLS, PictureScores
 from sat_keras.evaluation.tokens import ptb_tokenize
 
-# Those that need no Java.
+# Metrics that need no Java.
 PYTHON_METRICS = ("bleu", "rouge_l", "cider")
 
 Captions = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -36,26 +36,25 @@ def score_captions(
     protocols: Sequence[str] = PROTOCOLS,
     metrics: Sequence[str] = PYTHON_METRICS,
 ) -> dict[str, dict[str, float]]:
-    """Scores one caption a picture against the picture's reference captions.
+    """Scores one candidate caption a picture against the picture's references.
 
     Args:
-        candidates: The caption to score by image id, or pairs `(image_id, caption)`. An empty
-            caption is a bad caption, not an error.
-        references: The reference captions of the same pictures, by image id, raw or normalised.
-        protocols: Out of `"coco"` and `"paper"`, see the module's description.
-        metrics: Out of `"bleu"`, `"meteor"`, `"rouge_l"`, `"cider"` and `"spice"`; by default those
-            that need no Java. `available_metrics` names those that run here.
+        candidates: Candidate captions by image id, or pairs `(image_id, caption)`. An empty
+            caption is allowed and scores 0.
+        references: Reference captions of the same pictures, by image id, raw or normalised.
+        protocols: `"coco"`, `"paper"` or both, see the table at the top of this module.
+        metrics: Any of `"bleu"`, `"meteor"`, `"rouge_l"`, `"cider"` and `"spice"`. Defaults to
+            those that need no Java. `available_metrics` returns those that run here.
 
     Returns:
         `{protocol: {"bleu1": ..., "bleu2": ..., "bleu3": ..., "bleu4": ..., "rouge_l": ...,
-        "cider": ...}}`, in percent (BLEU-4 as 20.8), but CIDEr-D as 0.52. CIDEr-D weights words by
-        how rare they are in `references`, so that it compares only between scores of the same
-        pictures.
+        "cider": ...}}`, in percent (BLEU-4 as 20.8) except CIDEr-D (0.52). CIDEr-D takes document
+        frequencies from `references`, so only scores of the same pictures are comparable.
 
     Raises:
-        ValueError: If the image ids of both don't agree or appear twice, if there are no
-            candidates or a picture has no references, or if a protocol or metric is unknown.
-        RuntimeError: If a metric does not run here.
+        ValueError: If the image ids of both differ or appear twice, there are no candidates, a
+            picture has no references, or a protocol or metric is unknown.
+        RuntimeError: If a metric is not available here.
 
     Example:
 
@@ -70,7 +69,7 @@ def score_captions(
     Reference:
         Notebook `05_decoding_and_evaluation`.
     """
-    _check_names("Protocols", protocols, PROTOCOLS)
+    _check_names("protocols", protocols, PROTOCOLS)
     return score_pictures(candidates, references, metrics).scores(protocols)
 
 
@@ -79,7 +78,7 @@ def score_pictures(
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str] = PYTHON_METRICS,
 ) -> PictureScores:
-    """Scores every picture's caption, for intervals, comparisons and each picture's own scores.
+    """Scores each picture, for intervals, comparisons and scores of single pictures.
 
     Args:
         candidates: As in `score_captions`.
@@ -87,11 +86,11 @@ def score_pictures(
         metrics: As in `score_captions`.
 
     Returns:
-        `PictureScores`, with the pictures in the order of their image ids' names.
+        `PictureScores`, with the pictures sorted by image id as text.
 
     Raises:
         ValueError: As in `score_captions`.
-        RuntimeError: If a metric does not run here.
+        RuntimeError: If a metric is not available here.
 
     Example:
 
@@ -112,7 +111,7 @@ def score_tokens(
     references: Sequence[Sequence[Sequence[str]]],
     metrics: Sequence[str] = PYTHON_METRICS,
 ) -> PictureScores:
-    """Scores tokens, of `ptb_tokenize` or any others.
+    """Scores tokenized captions.
 
     Args:
         candidates: Tokens of one candidate a picture.
@@ -124,9 +123,9 @@ def score_tokens(
 
     Raises:
         ValueError: If a metric is unknown.
-        RuntimeError: If a metric does not run here.
+        RuntimeError: If a metric is not available here.
     """
-    _check_names("Metrics", metrics, METRICS)
+    _check_names("metrics", metrics, METRICS)
     measures = {
         "bleu": bleu_statistics,
         "meteor": meteor_statistics,
@@ -141,11 +140,11 @@ def score_tokens(
 
 
 def available_metrics() -> tuple[tuple[str, ...], list[str]]:
-    """Tells which metrics run here.
+    """Finds the metrics that run here.
 
     Returns:
-        The names of those that do, out of `METRICS`, and a sentence about each of the others, with
-        what to install.
+        Tuple of the available metrics' names, and a list with one sentence for each of the others
+        that says what to install.
     """
     reasons = {name: unavailable(name) for name in METRICS if name not in PYTHON_METRICS}
     names = tuple(name for name in METRICS if not reasons.get(name))
@@ -153,36 +152,36 @@ def available_metrics() -> tuple[tuple[str, ...], list[str]]:
 
 
 def references_digest(references: Mapping[str, Sequence[str]]) -> str:
-    """Tells one set of pictures and references from another.
+    """Computes a digest that identifies a set of pictures and references.
 
     Args:
         references: Reference captions by image id.
 
     Returns:
-        16 hexadecimal digits of a hash of the image ids and the references' tokens, the same in
-        any order of the pictures.
+        16 hexadecimal digits of a hash of image ids and reference tokens, independent of the order
+        of the pictures.
     """
     known = {str(i): [ptb_tokenize(caption) for caption in references[i]] for i in references}
     text = json.dumps(known, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
-    """What tells dull captions from varied ones, without references.
+def caption_statistics(captions: Captions | Iterable[str]) -> dict[str, float]:
+    """Computes length, vocabulary and diversity of captions, without references.
 
     Args:
-        captions: Captions by image id, pairs `(image_id, caption)` or captions alone; words are
-            what stands between blanks.
+        captions: Captions by image id, pairs `(image_id, caption)`, or captions. Words are
+            separated by whitespace.
 
     Returns:
-        - `captions`: their number.
-        - `mean_length`: words a caption.
-        - `vocabulary`: number of different words.
-        - `distinct1`, `distinct2`: different words (pairs of words) over all words (pairs).
-        - `repeated`: share of captions that are the same as an earlier one.
+        - `captions`: number of captions.
+        - `mean_length`: words per caption.
+        - `vocabulary`: number of distinct words.
+        - `distinct1`, `distinct2`: distinct words (bigrams) over all words (bigrams).
+        - `repeated`: share of captions equal to an earlier one.
         - `unknown`: share of words that are `<unk>`.
 
-        Shares of nothing are 0.
+        Shares of empty sets are 0.
 
     Raises:
         ValueError: If there are no captions, or an image id appears twice.
@@ -191,16 +190,16 @@ def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
         [Li et al., 2016](https://arxiv.org/abs/1510.03055), for distinct-n.
         Notebook `05_decoding_and_evaluation`.
     """
-    captions = captions if isinstance(captions, Mapping) else list(captions)
-    if not captions:
-        raise ValueError(f"There must be at least one caption. Received: {captions!r}")
-    if isinstance(captions, Mapping) or not isinstance(captions[0], str):
-        captions = _by_image_id(captions).values()
-    tokens = [caption.split() for caption in captions]
+    texts: list[Any] = list(captions.values() if isinstance(captions, Mapping) else captions)
+    if not texts:
+        raise ValueError(f"`captions` must have at least one caption. Received: {captions!r}")
+    if not isinstance(texts[0], str):
+        texts = list(_by_image_id(texts).values())
+    tokens = [caption.split() for caption in texts]
     words = [word for caption in tokens for word in caption]
     pairs = [pair for caption in tokens for pair in itertools.pairwise(caption)]
 
-    def share(part, whole):
+    def share(part: int, whole: int) -> float:
         return part / whole if whole else 0.0
 
     return {
@@ -214,16 +213,17 @@ def caption_statistics(captions: Captions | Sequence[str]) -> dict[str, float]:
     }
 
 
-def _check_names(what, names, known):
+def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(
-            f"{what} must be one or more out of {known}. Received: {(unknown or [names])[0]!r}"
+            f"`{what}` must be one or more of {known}. "
+            f"Received: {unknown[0] if unknown else names!r}"
         )
 
 
-def _by_image_id(captions):
-    """The captions as a dictionary."""
+def _by_image_id(captions: Captions) -> Mapping[str, str]:
+    """Converts captions to a dictionary."""
     if isinstance(captions, Mapping):
         return captions
     pairs = list(captions)
@@ -231,21 +231,23 @@ def _by_image_id(captions):
     twice = [image_id for image_id, count in counts.items() if count > 1]
     if twice:
         raise ValueError(
-            "Every picture must have one candidate; keep the first one of each, for example with "
+            "Every picture must have one candidate; keep the first of each, for example with "
             "`dict(reversed(pairs))`. "
             f"Received: {len(twice)} image ids more than once, the first one {twice[0]!r}"
         )
     return dict(pairs)
 
 
-def _check_image_ids(candidates, references):
+def _check_image_ids(
+    candidates: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> None:
     if not candidates:
-        raise ValueError("There must be at least one candidate. Received: none")
+        raise ValueError("`candidates` must have at least one caption. Received: none")
     problems = {
         "Every candidate must have references: pass the references of the same split. Received: "
         "{} image ids without references": [i for i in candidates if i not in references],
-        "Every picture of `references` must have a candidate: leave out the references of pictures "
-        "that are not scored (`score --subset`). Received: {} image ids without a candidate": [
+        "Every picture of `references` must have a candidate: remove the references of the other "
+        "pictures (`score --subset`). Received: {} image ids without a candidate": [
             i for i in references if i not in candidates
         ],
         "Every picture must have at least one reference caption. Received: {} image ids with an "
