@@ -1,21 +1,16 @@
-"""Writes the tables of results into README.md and results/README.md.
+"""Writes the tables of README.md and results/README.md from the files in results/.
 
     python docs/results_table.py
 
-A table stands between two comments, of which the first names the files that are shown, as patterns;
-those of attention, of the agreement with people, of the settings which a file says were tried and
-of hard attention's variance as well:
+A table stands between two comments. The first names the kind of table and the files it shows, as
+patterns:
 
-    <!-- results: flickr8k-soft-* scenes-* -->
-    <!-- end of results -->
-    <!-- attention: flickr8k-soft-* scenes-* -->
-    <!-- end of attention -->
-    <!-- agreement: human-agreement -->
-    <!-- end of agreement -->
-    <!-- tried: flickr8k-consensus -->
-    <!-- end of tried -->
-    <!-- variance: hard-variance -->
-    <!-- end of variance -->
+    <!-- summary: flickr8k-soft-vgg16* scenes-soft -->
+    <!-- end of summary -->
+
+Kinds: `summary` (one row a model, test scores with dev scores beside them), `results` (one row a
+file, protocol `coco`, with intervals), `paper` (BLEU without brevity penalty, with intervals),
+`attention`, `agreement`, `tried`, `variance`.
 """
 
 import json
@@ -24,92 +19,129 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "results" / "README.md")
-TABLE = re.compile(
-    r"(<!-- (results|attention|agreement|tried|variance): ([^>]*) -->\n).*?(<!-- end of \2 -->)",
-    re.DOTALL,
-)
+TABLE = re.compile(r"(<!-- (\w+): ([^>]*) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+BLEU = {f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)}
 SCORES = {
-    **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)},
+    **BLEU,
     **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE"},
 }
-# With the unit and the number of decimals.
+# Title with unit, number of decimals.
 ATTENTION = {
-    "entropy": ("entropy of a word's map, nats", 2),
-    "total_variation": ("moves from word to word, %", 1),
+    "entropy": ("entropy of a map, nats", 2),
+    "total_variation": ("change from word to word, %", 1),
     "coverage": ("effective share of the regions, %", 1),
     "sameness": ("overlap of a caption's maps, %", 1),
     "sameness_between_pictures": ("overlap of the pictures' mean maps, %", 1),
     "gate": ("gate, 0 to 1", 2),
     "pointing_accuracy": ("pointing accuracy, %", 1),
     "attention_mass": ("attention in the object's box, %", 1),
-    "occlusion_attended": ("fall of log p with the attended hidden, nats", 3),
-    "occlusion_random": ("with random regions hidden, nats", 3),
-    "faithfulness": ("the difference, nats", 3),
+    "occlusion_attended": ("drop of log p, attended regions hidden, nats", 3),
+    "occlusion_random": ("drop of log p, random regions hidden, nats", 3),
+    "faithfulness": ("difference of the two, nats", 3),
 }
-COLUMNS = ("results", "data", "encoder", "attention", "beam", "protocol")
 
 
 def read_results():
-    """What the commands wrote, by the file's name without its ending."""
+    """Returns the contents of all results files by name without the suffix."""
     files = sorted(PAGES[1].parent.glob("*.json"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 def is_evaluation(results):
-    """Whether a file is of captions' scores."""
+    """Whether a file holds the scores of captions."""
     return "scores" in results
 
 
-def table(shown, folder):
-    """A table of results with 95 % intervals, a row for each protocol.
+def markdown(heads, rows):
+    """Returns a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
+
+
+def link(name, folder, text=None):
+    """Returns a link to a results file."""
+    return f"[{text or name}]({folder}{name}.json)"
+
+
+def score_names(shown, protocol="coco"):
+    """Returns the scores that any of the results has, in the tables' order."""
+    return [n for n in SCORES if any(n in r["scores"][protocol] for r in shown.values())]
+
+
+def summary_table(shown, folder):
+    """Returns one row a model: scores on the test split, those on dev in brackets.
 
     Args:
-        shown: Dictionary from names of results to results.
-        folder: Where the files are, seen from the page.
+        shown: Dictionary from names to results. `x` and `x-test` belong to one model.
+        folder: Folder of the files, relative to the page.
     """
-    names = [n for n in SCORES if any(n in r["scores"]["coco"] for r in shown.values())]
-    lines = [
-        "| " + " | ".join([*COLUMNS, *(SCORES[name] for name in names)]) + " |",
-        "|---" * (len(COLUMNS) + len(names)) + "|",
-    ]
+    models = {}
     for name, results in shown.items():
-        for protocol in results["scores"]:
-            cells = [
-                f"[{name}]({folder}{name}.json)",
-                f"{results['dataset']} {results['split']}",
-                results["encoder"] or "–",
-                results["attention"] or "–",
-                str(results["beam"] or "–"),
-                f"`{protocol}`",
-                *(cell(results, protocol, score) for score in names),
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "".join(f"{line}\n" for line in lines)
+        models.setdefault(name.removesuffix("-test"), {})[results["split"]] = name
+    names = score_names(shown)
+    rows = []
+    for model, splits in models.items():
+        files = ", ".join(link(splits[split], folder, split) for split in sorted(splits)[::-1])
+        cells = []
+        for score in names:
+            values = {split: number(shown[name], "coco", score) for split, name in splits.items()}
+            dev = f" ({values['dev']})" if "dev" in values else ""
+            cells.append(values.get("test", "–") + dev)
+        rows.append([f"`{model}`: {files}", *cells])
+    return markdown(["model", *(SCORES[name] for name in names)], rows)
+
+
+def table(shown, folder, protocol="coco"):
+    """Returns one row a file: scores with 95 % intervals.
+
+    Args:
+        shown: Dictionary from names to results.
+        folder: Folder of the files, relative to the page.
+        protocol: "coco", or "paper" for BLEU alone.
+    """
+    names = score_names(shown) if protocol == "coco" else list(BLEU)
+    rows = [
+        [link(name, folder), results["split"], *(cell(results, protocol, n) for n in names)]
+        for name, results in shown.items()
+    ]
+    return markdown(["results", "split", *(SCORES[name] for name in names)], rows)
+
+
+def paper_table(shown, folder):
+    """Returns one row a file: BLEU without brevity penalty."""
+    return table(shown, folder, "paper")
+
+
+def number(results, protocol, name):
+    """Returns a score as text."""
+    digits = 3 if name == "cider" else 1
+    value = results["scores"][protocol].get(name)
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def cell(results, protocol, name):
-    """A score above its interval."""
-    if name not in results["scores"][protocol]:
-        return "–"
-    digits = 3 if name == "cider" else 1
+    """Returns a score above its interval."""
+    score = number(results, protocol, name)
+    if score == "–":
+        return score
     low, high = results["intervals"][protocol][name]
-    score = f"{results['scores'][protocol][name]:.{digits}f}"
+    digits = 3 if name == "cider" else 1
     return f"{score}<br><sub>{low:.{digits}f}–{high:.{digits}f}</sub>"
 
 
-def attention_table(shown):
-    """A table of the scores of attention, a column for each of the results that have them."""
+def attention_table(shown, folder=""):
+    """Returns the attention scores, one column a file that has them."""
     shown = {name: r["attention_scores"] for name, r in shown.items() if "attention_scores" in r}
-    lines = [f"| | {' | '.join(shown)} |", "|---" * (1 + len(shown)) + "|"]
-    for name, (title, digits) in ATTENTION.items():
-        if any(name in scores for scores in shown.values()):
-            cells = [attention_cell(scores, name, digits) for scores in shown.values()]
-            lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "".join(f"{line}\n" for line in lines)
+    rows = [
+        [title, *(attention_cell(scores, name, digits) for scores in shown.values())]
+        for name, (title, digits) in ATTENTION.items()
+        if any(name in scores for scores in shown.values())
+    ]
+    return markdown(["", *shown], rows)
 
 
 def attention_cell(scores, name, digits):
-    """A score of attention above its interval and what attention that doesn't look would get."""
+    """Returns an attention score above its interval and what uniform and central maps score."""
     if name not in scores:
         return "–"
     small = []
@@ -122,52 +154,63 @@ def attention_cell(scores, name, digits):
     return f"{text}<br><sub>{'; '.join(small)}</sub>" if small else text
 
 
-def agreement_table(results):
-    """Kendall's tau of every metric with people's judgements beside the published one."""
+def agreement_table(shown, folder=""):
+    """Returns Kendall's tau of every metric with human judgements beside the published value."""
+    (results,) = shown.values()
     judges = {
         name: part for name, part in results.items() if isinstance(part, dict) and "tau" in part
     }
-    heads = [f"{name}, tau-{part['variant']} | published" for name, part in judges.items()]
-    lines = [f"| metric | {' | '.join(heads)} |", "|---" * (2 * len(judges) + 1) + "|"]
+    heads = ["metric"]
+    for name, part in judges.items():
+        heads += [f"{name}, tau-{part['variant']}", "published"]
+    rows = []
     for name, title in SCORES.items():
         cells = []
         for part in judges.values():
             if name in part["tau"]:
-                cells += [f"{part['tau'][name]:.1f}", str(part["published"].get(name, "–"))]
+                cells += [f"{part['tau'][name]:.1f}", part["published"].get(name, "–")]
         if cells:
-            lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "".join(f"{line}\n" for line in lines)
+            rows.append([title, *cells])
+    return markdown(heads, rows)
 
 
-def tried_table(results):
-    """The settings that a baseline was tried with."""
+def tried_table(shown, folder=""):
+    """Returns CIDEr of the consensus baseline by its settings."""
+    (results,) = shown.values()
     tried = results["config"]["tried"]
     columns = sorted({setting["agreeing"] for setting in tried})
-    lines = [
-        f"| k | {' | '.join(f'm = {m}' for m in columns)} |",
-        "|---" * (1 + len(columns)) + "|",
-    ]
+    rows = []
     for k in sorted({setting["neighbours"] for setting in tried}):
         found = {s["agreeing"]: s["cider"] for s in tried if s["neighbours"] == k}
-        lines.append(f"| {k} | {' | '.join(f'{found[m]:.3f}' for m in columns)} |")
-    return "".join(f"{line}\n" for line in lines)
+        rows.append([k, *(f"{found[m]:.3f}" for m in columns)])
+    return markdown(["k", *(f"m = {m}" for m in columns)], rows)
 
 
-def variance_table(results):
-    """The gradient's variance and the loss after training of every setting of hard attention."""
-    lines = [
-        "| mixing | baseline | samples | variance | −log p after the training, nats a word |",
-        "|---" * 5 + "|",
-    ]
+def variance_table(shown, folder=""):
+    """Returns the gradient's variance and the loss after training for every setting."""
+    (results,) = shown.values()
+    rows = []
     for row, curve in zip(results["variances"], results["curves"], strict=True):
         loss = sum(losses[-1] for losses in curve["losses"]) / len(curve["losses"])
-        cells = [row["mixing"], row["baseline"], row["samples"], f"{row['variance']:.3g}"]
-        lines.append(f"| {' | '.join(map(str, [*cells, f'{loss:.2f}']))} |")
-    return "".join(f"{line}\n" for line in lines)
+        setting = [row["mixing"], row["baseline"], row["samples"]]
+        rows.append([*setting, f"{row['variance']:.3g}", f"{loss:.2f}"])
+    last = "−log p after the training, nats a word"
+    return markdown(["mixing", "baseline", "samples", "variance", last], rows)
+
+
+KINDS = {
+    "summary": summary_table,
+    "results": table,
+    "paper": paper_table,
+    "attention": attention_table,
+    "agreement": agreement_table,
+    "tried": tried_table,
+    "variance": variance_table,
+}
 
 
 def with_tables(page):
-    """A page's text with its tables as they should be."""
+    """Returns the text of a page with its tables written anew."""
     everything = read_results()
     folder = "results/" if page.parent == REPOSITORY else ""
 
@@ -179,15 +222,12 @@ def with_tables(page):
             for name, results in everything.items()
             if Path(name).match(pattern)
         }
-        if not shown:
-            raise ValueError(f"A table must show some results. Received: {patterns!r} in {page}")
-        if kind == "results":
-            return start + table(shown, folder) + end
-        if kind == "attention":
-            return start + attention_table(shown) + end
-        (results,) = shown.values()
-        make = {"agreement": agreement_table, "tried": tried_table, "variance": variance_table}
-        return start + make[kind](results) + end
+        if kind not in KINDS or not shown:
+            raise ValueError(
+                f"Expected a kind of table ({', '.join(KINDS)}) and names of results files. "
+                f"Received: {kind}: {patterns} in {page.name}"
+            )
+        return start + KINDS[kind](shown, folder) + end
 
     return TABLE.sub(fill, page.read_text(encoding="utf-8"))
 

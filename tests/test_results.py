@@ -1,4 +1,4 @@
-"""The tables of results are those of the results files, which a command wrote."""
+"""The tables of results show what the results files say; a command wrote those."""
 
 import importlib.util
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sat_keras.evaluation.picture_scores import PictureScores
+from sat_keras.evaluation.statistics import PictureScores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEYS = (
@@ -68,15 +68,25 @@ def test_tables_are_those_of_the_files(page):
 
 
 def test_all_results_are_shown():
-    text = "".join(page.read_text(encoding="utf-8") for page in tables.PAGES)
-    assert set(re.findall(r"^\| \[([^\]]*)\]\(.*\.json\) \|", text, re.MULTILINE)) == set(RESULTS)
-    assert "flickr8k-soft-vgg16" in RESULTS
-    assert f"{RESULTS['flickr8k-soft-vgg16']['scores']['coco']['bleu4']:.1f}" in text
+    text = tables.PAGES[1].read_text(encoding="utf-8")
+    shown = re.findall(r"^\| \[([^\]]*)\]\(.*\.json\) \|", text, re.MULTILINE)
+    assert set(shown) == set(RESULTS)
+    first_page = tables.PAGES[0].read_text(encoding="utf-8")
+    assert f"{RESULTS['flickr8k-soft-vgg16-test']['scores']['coco']['bleu4']:.1f}" in first_page
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_test_and_dev_scores_are_of_the_same_model(kind):
+    dev, test = (RESULTS[f"flickr8k-{kind}-vgg16{end}"] for end in ("", "-test"))
+    assert (dev["split"], test["split"]) == ("dev", "test")
+    for key in ("config", "beam", "length_penalty", "context", "seed"):
+        assert dev[key] == test[key]
+    assert dev["training"]["best"] == test["training"]["best"]
 
 
 def test_metrics_agree_with_people_as_published():
     found = EVERYTHING["human-agreement"]
-    assert found["command"].startswith("sat-keras agreement")
+    assert " agreement " in found["command"] or "human_agreement" in found["command"]
     assert found["expert"]["judgements"] == 16_992
     assert found["crowd"]["judgements"] == 47_830
     for judges, tolerance in (("expert", 0.1), ("crowd", 0.5)):
@@ -86,15 +96,41 @@ def test_metrics_agree_with_people_as_published():
 
 def test_a_cell_has_the_score_and_its_interval():
     made = {
-        **{"dataset": "d", "split": "dev", "encoder": None, "attention": "soft", "beam": 3},
+        "split": "dev",
         "scores": {"coco": {"bleu4": 20.61, "cider": 0.5076}},
         "intervals": {"coco": {"bleu4": [19.5, 21.66], "cider": [0.48, 0.54]}},
     }
     *_, row = tables.table({"x": made}, "results/").splitlines()
     assert row == (
-        "| [x](results/x.json) | d dev | – | soft | 3 | `coco` | 20.6<br><sub>19.5–21.7</sub> | "
+        "| [x](results/x.json) | dev | 20.6<br><sub>19.5–21.7</sub> | "
         "0.508<br><sub>0.480–0.540</sub> |"
     )
+
+
+def test_summary_has_one_row_a_model():
+    def results(split, bleu4):
+        return {"split": split, "scores": {"coco": {"bleu4": bleu4}}}
+
+    shown = {
+        "a": results("dev", 20.91),
+        "a-test": results("test", 21.75),
+        "b": results("test", 74.3),
+        "c": results("dev", 7.9),
+    }
+    assert tables.summary_table(shown, "f/").splitlines() == [
+        "| model | BLEU-4 |",
+        "| --- | --- |",
+        "| `a`: [test](f/a-test.json), [dev](f/a.json) | 21.8 (20.9) |",
+        "| `b`: [test](f/b.json) | 74.3 |",
+        "| `c`: [dev](f/c.json) | – (7.9) |",
+    ]
+
+
+def test_an_unknown_kind_of_table_is_an_error(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- sumary: scenes-soft -->\n<!-- end of sumary -->\n")
+    with pytest.raises(ValueError, match=r"kind of table.*Received: sumary: scenes-soft"):
+        tables.with_tables(page)
 
 
 def test_table_of_attention():
@@ -104,9 +140,9 @@ def test_table_of_attention():
     }
     shown = {"soft": {"attention_scores": scores}, "hard": {"attention_scores": {"intervals": {}}}}
     assert tables.attention_table({**shown, "baseline": {}}).splitlines() == [
-        "| | soft | hard |",
-        "|---|---|---|",
-        "| entropy of a word's map, nats | 3.27<br><sub>3.25–3.28; uniform 4.16</sub> | – |",
+        "|  | soft | hard |",
+        "| --- | --- | --- |",
+        "| entropy of a map, nats | 3.27<br><sub>3.25–3.28; uniform 4.16</sub> | – |",
         "| pointing accuracy, % | 64.0 | – |",
     ]
 
@@ -121,9 +157,9 @@ def test_what_is_said_of_the_scenes_is_in_the_file(page):
 
 def test_tables_of_agreement_and_of_settings():
     tau = {"tau": {"bleu1": 32.32, "bleu2": 32.51}, "variant": "c", "published": {"bleu1": 32.3}}
-    assert tables.agreement_table({"expert": tau, "seconds": 3}).splitlines() == [
+    assert tables.agreement_table({"x": {"expert": tau, "seconds": 3}}).splitlines() == [
         "| metric | expert, tau-c | published |",
-        "|---|---|---|",
+        "| --- | --- | --- |",
         "| BLEU-1 | 32.3 | 32.3 |",
         "| BLEU-2 | 32.5 | – |",
     ]
@@ -132,9 +168,9 @@ def test_tables_of_agreement_and_of_settings():
         for k in (30, 5)
         for m in (2, 1)
     ]
-    assert tables.tried_table({"config": {"tried": tried}}).splitlines() == [
+    assert tables.tried_table({"x": {"config": {"tried": tried}}}).splitlines() == [
         "| k | m = 1 | m = 2 |",
-        "|---|---|---|",
+        "| --- | --- | --- |",
         "| 5 | 0.051 | 0.052 |",
         "| 30 | 0.301 | 0.302 |",
     ]
