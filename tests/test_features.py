@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -281,6 +282,91 @@ def test_shard_damaged_after_opening_is_noticed(table, folder, damage):
     assert cache.read(cache.lookup(["id1"])).shape == (1, 16, 3)
 
 
+def flip_a_bit(shard):
+    data = bytearray(shard.read_bytes())
+    data[17] ^= 4
+    shard.write_bytes(data)
+
+
+def test_any_flipped_bit_is_noticed_and_its_file_named(table, folder):
+    cache = extract(table, make_encoder(), folder)
+    (shard,) = cache.directory.glob("id0.*.f16")
+    whole = shard.read_bytes()
+    position = cache.lookup(["id0"])
+    for bit in range(0, 8 * len(whole), 37):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        shard.write_bytes(data)
+        with pytest.raises(tf.errors.OpError, match=rf"(?s)run the extraction again.*{shard.name}"):
+            cache.read(position)
+    shard.write_bytes(whole)
+    assert cache.read(position).shape == (1, 16, 3)
+
+
+def test_a_flipped_bit_is_noticed_in_a_pipeline(table, folder):
+    cache = extract(table, make_encoder(), folder)
+    (shard,) = cache.directory.glob("id7.*.f16")
+    flip_a_bit(shard)
+    with pytest.raises(tf.errors.OpError, match=r"id7\."):
+        list(cache.dataset(cache.keys))
+
+
+def as_written_by_0_1_0(cache):
+    """Without checksums in the names."""
+    for shard in cache.directory.glob("*.f16"):
+        stem, _, suffix = shard.name.rpartition(".")
+        shard.rename(shard.with_name(f"{stem.rpartition('.')[0]}.{suffix}"))
+
+
+def test_a_cache_of_0_1_0_is_read(table, folder, work):
+    encoder = make_encoder()
+    as_written_by_0_1_0(extract(table, encoder, folder, mirror=True))
+    assert len(list(folder.rglob("id3.????????????????.f16"))) == 1
+    assert_features(extract(table, encoder, folder, mirror=True), table, encoder)
+    assert work.pictures == 20
+    cache = FeatureCache(folder, encoder)
+    assert len(cache) == 10
+    (shard,) = cache.directory.glob("id3.????????????????.f16")
+    shard.write_bytes(np.full((16, 3), np.nan, np.float16).tobytes())
+    with pytest.raises(tf.errors.OpError, match=r"id3\."):
+        cache.read(cache.lookup(["id3"]))
+
+
+def test_two_extractions_into_one_cache(table, folder):
+    """At the same moment, of different pictures: every shard is its own picture's."""
+    encoder = make_encoder()
+    tables = [table, table.iloc[::-1].reset_index(drop=True)]
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(extract, each, encoder, folder) for each in tables]:
+            future.result()
+    assert_features(FeatureCache(folder, encoder), table, encoder)
+
+
+def test_masks_of_padded_pictures_are_cached(table, folder):
+    encoder = make_encoder(resize="pad")
+    extract(table, encoder, folder, mirror=True)
+    cache = FeatureCache(folder)
+    assert_features(cache, table, encoder)
+    sizes = [load_image(path).shape[:2] for path in table["image"].unique()]
+    for mirror in (False, True):
+        expected = [encoder.region_mask(*size, mirror=mirror) for size in sizes]
+        masks = cache.read_mask(cache.lookup([f"id{i}" for i in range(10)], mirror))
+        np.testing.assert_array_equal(masks, expected)
+        assert not np.all(expected)
+
+
+def test_other_policies_store_no_mask(table, folder):
+    cache = extract(table, make_encoder(), folder)
+    assert cache.read_mask(cache.lookup(["id0"])) is None
+    assert "mask" not in (cache.directory / "manifest.json").read_text()
+
+
+def test_an_image_id_that_is_too_long_is_named(table, folder):
+    table["image_id"] = table["image_id"] + "a" * 240
+    with pytest.raises(OSError, match=r"too long for a file name.*Received: 'id0aaa"):
+        extract(table, make_encoder(), folder)
+
+
 def test_image_ids_may_be_anything(table, folder):
     """Separators, dots, the ending of a mirrored view, letters beyond ASCII."""
     encoder = make_encoder()
@@ -329,7 +415,19 @@ def test_folder_without_features(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "manifest is damaged"), ("[]", "manifest is damaged"), ('{"format": 0}', "format 0")],
+    [
+        ('{"format": 0}', "format 0"),
+        *(
+            (content, "manifest is damaged")
+            for content in (
+                *("{", "[]", '{"format": 2}', "[" * 10**5),
+                '{"format": 2, "grid_shape": [4], "feature_dim": 3}',
+                '{"format": 2, "grid_shape": [4, 4], "feature_dim": "3"}',
+                '{"format": 2, "grid_shape": [4, -4], "feature_dim": 3}',
+                '{"format": 2, "grid_shape": [4, 4], "feature_dim": 3, "encoder": 1}',
+            )
+        ),
+    ],
 )
 def test_manifest_of_no_use(table, folder, content, message):
     cache = extract(table, make_encoder(), folder)
@@ -386,7 +484,7 @@ def test_full_disk_keeps_what_was_written(table, folder, work, monkeypatch):
     write = Path.write_bytes
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", write_bytes)
-        with pytest.raises(OSError, match=r"make room.*Received: .*No space left"):
+        with pytest.raises(OSError, match=r"room on the disk.*Received: .*No space left"):
             extract(table, make_encoder(), folder)
     assert not list(folder.rglob(".partial-*"))
     assert len(FeatureCache(folder)) == 5

@@ -1,13 +1,18 @@
 """Every kind of picture file, and every way in which one can be broken."""
 
+import os
+import struct
+import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from keras.backend import backend
 from PIL import Image
 
-from sat_keras.data.images import image_dataset, load_image, picture_errors
+from sat_keras.data import images
+from sat_keras.data.images import image_dataset, load_image, picture_errors, picture_size
 
 
 @pytest.fixture
@@ -127,7 +132,7 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_folder_is_no_picture(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot be read .*Received: "):
+    with pytest.raises(ValueError, match=r"not a regular file.*Received: "):
         load_image(tmp_path)
 
 
@@ -165,6 +170,127 @@ def test_allowing_truncated_files_hides_no_others(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 nothing")
     with pytest.raises(ValueError, match=r"Received: .*a\.jpg"):
         load_image(tmp_path / "a.jpg", allow_truncated=True)
+
+
+# What else is a picture
+
+
+def test_paths_pillow_pictures_and_arrays_are_one(tmp_path, picture):
+    path = save(picture, tmp_path / "a.png")
+    with Image.open(path) as opened:
+        for same in (str(path), os.fsencode(path), opened, picture, picture.astype("float32")):
+            np.testing.assert_array_equal(load_image(same), picture)
+    np.testing.assert_array_equal(load_image(Image.fromarray(picture).convert("RGBA")), picture)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((2, 2, 3), 0.5, "float32"),
+        np.eye(3)[None],
+        np.full((2, 2, 3), -1.0),
+        np.full((2, 2, 3), 256),
+        np.full((2, 2, 3), np.nan),
+        np.zeros((2, 2)),
+        np.zeros((1, 2, 2, 3), "uint8"),
+        np.zeros((2, 2, 3), bool),
+        [["a", "b"]],
+    ],
+)
+def test_arrays_that_are_no_pixels_are_refused(array):
+    with pytest.raises(ValueError, match="0[.][.]255.*Received: "):
+        load_image(array)
+
+
+def test_black_floats_are_a_picture():
+    assert load_image(np.zeros((2, 2, 3))).dtype == np.uint8
+
+
+def test_pictures_of_phones(tmp_path, picture):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    pillow_heif.from_pillow(Image.fromarray(picture)).save(path, quality=100)
+    assert np.abs(load_image(path).astype(int) - picture).max() < 16
+    assert picture_size(path) == (24, 32)
+
+
+def test_pictures_of_phones_without_their_package(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"pip install pillow-heif.*Received: .*a\.jpg"):
+        load_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_is_that_of_the_pixels(tmp_path, picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = write_jpeg(tmp_path / "a.jpg", picture, exif=exif)
+    assert picture_size(path) == load_image(path).shape[:2]
+
+
+# Hostile files
+
+
+def png_of(width, height):
+    """A few bytes that claim to be a large picture."""
+
+    def chunk(kind, data):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("side", [10_000, 13_000, 60_000])
+@pytest.mark.parametrize("read", [load_image, picture_size])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_many_pixels_are_refused_and_the_limit_is_named(tmp_path, side, read):
+    (tmp_path / "a.png").write_bytes(png_of(side, side))
+    with pytest.raises(ValueError, match=r"89 mega.*MAX_IMAGE_PIXELS.*Received: .*a\.png"):
+        read(tmp_path / "a.png")
+
+
+def test_the_limit_can_be_raised(tmp_path, picture, monkeypatch):
+    path = save(picture, tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ValueError, match="MAX_IMAGE"):
+        load_image(path)
+    for limit in (768, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        np.testing.assert_array_equal(load_image(path), picture)
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 10)
+    with pytest.raises(ValueError, match=r"MAX_FILE_BYTES.*Received: .*a\.png"):
+        load_image(path)
+
+
+def test_postscript_is_not_run(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def called(*args, **kwargs):
+        raise AssertionError("Ghostscript was called")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", called)
+    (tmp_path / "a.jpg").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(ValueError, match=r"not a picture.*Received: .*a\.jpg"):
+        load_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_pipes_and_devices_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for path in (tmp_path / "a.jpg", "/dev/zero"):
+        with pytest.raises(ValueError, match="not a regular file.*Received"):
+            load_image(path)
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read .File name too long.*Received"):
+        load_image(tmp_path / ("a" * 300))
 
 
 # tf.data

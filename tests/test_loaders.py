@@ -18,7 +18,9 @@ from sat_keras.data.loaders import (
     PictureSource,
     caption_batches,
     epoch_order,
+    input_batches,
     mirror_words,
+    pad_rows,
     picture_batches,
     teacher_forcing,
 )
@@ -31,8 +33,11 @@ NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven"]
 class FakeCache:
     """Annotation vectors `(2, 3)` that are the picture's number, negative where it is mirrored."""
 
-    def __init__(self, image_ids):
+    input_name = "annotations"
+
+    def __init__(self, image_ids, has_mask=False):
         self.image_ids = list(image_ids)
+        self.has_mask = has_mask
 
     def lookup(self, keys, mirror=False):
         return np.array([self.image_ids.index(key) + 100 * mirror for key in keys], "int64")
@@ -40,6 +45,9 @@ class FakeCache:
     def read(self, position):
         value = tf.where(position < 100, position, 100 - position)
         return tf.fill((2, 3), tf.cast(value, tf.float16))
+
+    def read_mask(self, position):
+        return tf.stack([position < 100, position % 2 == 0]) if self.has_mask else None
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +277,29 @@ def test_picture_batches_keep_the_order(source):
     np.testing.assert_array_equal(np.concatenate(pictures)[:, 1, 2], [5, 2, 2, 0, 7])
 
 
+@pytest.mark.parametrize("group", ["length", "picture"])
+def test_batches_of_padded_pictures_carry_their_mask(table, tokenizer, group):
+    source = FakeCache([f"id{picture}" for picture in range(len(NUMBERS))], has_mask=True)
+    dataset = caption_batches(table, tokenizer, source, BATCH_SIZE, group, mirror=True)
+    views = set()
+    for x, _, _ in arrays(pad_rows(dataset, 4)):
+        number = x["annotations"][:, 0, 0]
+        expected = np.stack([number >= 0, number % 2 == 0], axis=-1)
+        views.update(np.sign(number))
+        is_zero = number == 0  # mirrored or not
+        np.testing.assert_array_equal(x["mask"][~is_zero], expected[~is_zero])
+    assert views >= {-1, 1}
+    for batches in (picture_batches, input_batches):
+        (batch,) = arrays(batches(["id3", "id4"], source))
+        np.testing.assert_array_equal(batch["mask"], [[True, False], [True, True]])
+        assert batch["annotations"][:, 0, 0].tolist() == [3, 4]
+
+
+def test_input_batches_without_padding(source):
+    (batch,) = arrays(input_batches(["id3", "id4"], source))
+    assert list(batch) == ["annotations"]
+
+
 def test_keras_fits_on_the_batches(batches):
     annotations = keras.Input((2, 3), name="annotations")
     token_ids = keras.Input((1, None), dtype="int32", name="token_ids")
@@ -322,6 +353,37 @@ def test_pixels_for_decoding_and_augmentation(pictures):
     source = PictureSource(pictures, crop, augment=lambda picture: 255 - picture)
     (augmented,) = arrays(picture_batches(["id1", "id0"], source))
     np.testing.assert_array_equal(augmented, 255 - batch)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_pixels_and_features_of_padded_pictures_have_the_same_mask(pictures, tmp_path, cached):
+    from sat_keras.paper.encoder import ImageEncoder
+
+    encoder = ImageEncoder("scenes", weights=None, image_size=32, resize="pad")
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (30, 9)).save(wide)
+    paths = {**dict(zip(pictures["image_id"], pictures["image"], strict=True)), "wide": str(wide)}
+    if cached:
+        source = extract_features(paths, encoder, tmp_path / "f", mirror=True, progress=False)
+        source = FeatureCache(source.directory)
+    else:
+        source = PictureSource(paths, encoder.resize_images, region_mask=encoder.region_mask)
+    (batch,) = arrays(picture_batches(["id1", "wide", "id0"], source))
+    expected = [encoder.region_mask(*size) for size in ((10, 8), (9, 30), (8, 12))]
+    np.testing.assert_array_equal(batch["mask"], expected)
+    positions = tf.data.Dataset.from_tensor_slices(source.lookup(["id1"], mirror=True))
+    (mask,) = arrays(positions.map(source.read_mask))
+    np.testing.assert_array_equal(mask, encoder.region_mask(10, 8, mirror=True))
+
+
+def test_padded_pixels_need_a_mask(pictures):
+    from sat_keras.cnn.resize import PictureResize
+
+    with pytest.raises(ValueError, match="region_mask=encoder.region_mask.*Received"):
+        PictureSource(pictures, PictureResize(8, "pad"))
+    mask = lambda height, width, mirror: np.ones(1, bool)  # noqa: E731
+    source = PictureSource(pictures, PictureResize(8, "crop"), region_mask=mask)
+    assert source.read_mask(tf.constant(0)) is None
 
 
 def test_a_broken_picture_is_named(pictures, tmp_path):

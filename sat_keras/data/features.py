@@ -1,17 +1,19 @@
-"""Annotation vectors on disk: computed once, resumed after a kill, never those of another encoder.
+"""Annotation vectors on disk: computed once, resumed after a kill, checked when they are read.
 
 A cache folder holds one sub-folder for each encoder setting, named after it and its fingerprint::
 
     features/VGG16-block5_conv3-crop224-f197da6bb8f2/
-        manifest.json                            the setting and the shape of a shard
-        a.jpg.3c5d0b3a7f0e6f51.f16               a shard: image id, hash of the picture's file
-        a.jpg.3c5d0b3a7f0e6f51.mirror.f16        the same picture mirrored
+        manifest.json                                     the setting and the shape of a shard
+        a.jpg.3c5d0b3a7f0e6f51.5f0a11c2.f16               a shard
+        a.jpg.3c5d0b3a7f0e6f51.mirror.77b1e06d.f16        the same picture mirrored
         ...
 
-A shard is the float16 bytes of one picture's annotation vectors, row by row. It is written under a
-temporary name and then renamed: what has its name is whole, and the folder's listing is the index.
-One picture a file because `tf.io.read_file` takes two thirds of the CPU time that a record of a
-TFRecord file does, which a training on the same cores waits for.
+A shard holds the float16 annotation vectors of one picture, row by row. Its name has the image id,
+a hash of the picture's file, with `resize="pad"` the grid cells on the picture (`2-12x0-14`: rows 2
+to 11, columns 0 to 13), and a checksum of the shard; version 0.1.0 wrote no checksum. Shards are
+written atomically, and the folder's listing is the index, so that several processes can write to
+one cache. There is one picture per file because `tf.io.read_file` takes two thirds of the CPU time
+of a TFRecord.
 """
 
 import contextlib
@@ -22,10 +24,10 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import keras
@@ -36,13 +38,19 @@ from sat_keras.data.images import image_dataset, picture_errors
 
 _FORMAT = 2
 _MANIFEST = "manifest.json"
-_SHARD = re.compile(r"(?P<key>.+)\.(?P<digest>[0-9a-f]{16})(?P<mirror>\.mirror)?\.f16")
+_SHARD = re.compile(
+    r"(?P<key>.+)\.(?P<digest>[0-9a-f]{16})"
+    r"(?:\.(?P<top>\d+)-(?P<bottom>\d+)x(?P<left>\d+)-(?P<right>\d+))?"
+    r"(?P<mirror>\.mirror)?(?:\.(?P<checksum>[0-9a-f]{8}))?\.f16"
+)
+_CHECKSUMS = 1 << 32  # number of checksums
 
 
 class FeatureCache:
     """Reads the annotation vectors that `extract_features` wrote.
 
-    Reading is by TensorFlow ops alone and holds no more in memory than the records asked for.
+    Reading uses TensorFlow ops only, verifies the checksum of every shard, and keeps nothing in
+    memory.
 
     Args:
         directory: Path of the cache folder, or of one encoder's sub-folder in it.
@@ -51,8 +59,9 @@ class FeatureCache:
 
     Raises:
         FileNotFoundError: If the folder has no features.
-        ValueError: If the features are another encoder's, of another version of this package, or
-            of several encoders of which none was asked for.
+        ValueError: If the features are of another encoder or of another version of this package,
+            if the manifest is damaged, or if the folder holds several encoders' features and
+            `encoder` is `None`.
 
     Example:
     >>> cache = FeatureCache("features", encoder)
@@ -62,7 +71,9 @@ class FeatureCache:
     >>> annotations = positions.map(cache.read, num_parallel_calls=tf.data.AUTOTUNE)
     """
 
-    def __init__(self, directory, encoder=None):
+    input_name = "annotations"
+
+    def __init__(self, directory: str | os.PathLike, encoder: Any = None):
         self.directory = _find_folder(Path(directory), encoder)
         manifest = _read_manifest(self.directory)
         self.encoder = manifest["encoder"]
@@ -73,9 +84,10 @@ class FeatureCache:
         if damaged:
             warnings.warn(
                 f"{len(damaged)} files in {self.directory} are damaged, the first one is "
-                f"{damaged[0].name}; run the extraction again, it computes these features anew",
+                f"{damaged[0].name}; run the extraction again to compute these features anew",
                 stacklevel=2,
             )
+        self._has_mask = manifest.get("mask", False)
         self._positions = {view: position for position, view in enumerate(self._shards)}
 
     @property
@@ -93,21 +105,21 @@ class FeatureCache:
         """Image ids of the pictures in the cache, sorted."""
         return sorted(view.key for view in self._shards if not view.mirrored)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def __contains__(self, key):
+    def __contains__(self, key: Any) -> bool:
         return _View(str(key)) in self._shards
 
-    def lookup(self, keys, mirror=False) -> np.ndarray:
-        """Where the features of pictures are, for `read`.
+    def lookup(self, keys: Iterable[str], mirror: bool = False) -> np.ndarray:
+        """Returns the positions of pictures, for `read`.
 
         Args:
-            keys: Sequence of image ids.
+            keys: Image ids.
             mirror: Boolean, whether the mirrored views are meant.
 
         Returns:
-            `int64` array of shape `(len(keys),)`, for the `read` of this object.
+            `int64` array of shape `(len(keys),)`.
 
         Raises:
             ValueError: If features are missing. The message has their number and the first.
@@ -124,7 +136,7 @@ class FeatureCache:
             )
         return np.array([self._positions[view] for view in views], dtype=np.int64)
 
-    def read(self, positions):
+    def read(self, positions: Any) -> Any:
         """Reads annotation vectors, inside a `tf.data` pipeline or outside.
 
         Args:
@@ -135,27 +147,55 @@ class FeatureCache:
             `(batch_size, num_regions, feature_dim)`.
 
         Raises:
-            tf.errors.OpError: If a file was removed or cut short since this object was made.
+            tf.errors.OpError: If a shard was removed or damaged. The message names it.
         """
         import tensorflow as tf
 
         positions = tf.convert_to_tensor(positions, tf.int64)
-        paths = tf.gather(self._paths, positions)
         if positions.shape.rank == 0:
-            shards, leading = tf.io.read_file(paths), ()
-        else:
-            shards, leading = tf.map_fn(tf.io.read_file, paths), (-1,)
-        values = tf.io.decode_raw(shards, tf.float16)
-        return tf.reshape(values, (*leading, self.num_regions, self.feature_dim))
+            return self._read_shard(positions)
+        spec = tf.TensorSpec((self.num_regions, self.feature_dim), tf.float16)
+        return tf.map_fn(self._read_shard, positions, fn_output_signature=spec)
 
-    def _digest(self, view):
-        return self._shards[view].digest if view in self._shards else None
+    def _read_shard(self, position: Any) -> Any:
+        import tensorflow as tf
 
-    def dataset(self, keys, mirror=False):
-        """The features of pictures one by one.
+        path = self._paths[position]
+        shard = tf.io.read_file(path)
+        values = tf.io.decode_raw(shard, tf.float16)
+        checksum = self._checksums[position]
+        remedy = ["delete this damaged file and run the extraction again. Received:", path]
+        # A shard without a checksum, of version 0.1.0, must at least be finite.
+        is_whole = tf.cond(
+            checksum >= 0,
+            lambda: tf.strings.to_hash_bucket_fast(shard, _CHECKSUMS) == checksum,
+            lambda: tf.reduce_all(tf.math.is_finite(values)),
+        )
+        with tf.control_dependencies([tf.debugging.Assert(is_whole, remedy)]):
+            return tf.reshape(values, (self.num_regions, self.feature_dim))
+
+    def read_mask(self, positions: Any) -> Any:
+        """Returns the region masks of padded pictures.
 
         Args:
-            keys: Sequence of image ids.
+            positions: `int64` tensor from `lookup`, a scalar or of shape `(batch_size,)`.
+
+        Returns:
+            Bool tensor of shape `(num_regions,)` or `(batch_size, num_regions)`, or `None` if the
+            encoder does not pad pictures.
+        """
+        import tensorflow as tf
+
+        return tf.gather(self._masks, positions) if self._has_mask else None
+
+    def _digest(self, view: "_View") -> str | None:
+        return self._shards[view].digest if view in self._shards else None
+
+    def dataset(self, keys: Iterable[str], mirror: bool = False) -> Any:
+        """Returns the features of pictures one by one.
+
+        Args:
+            keys: Image ids.
             mirror: Boolean, whether the mirrored views are meant.
 
         Returns:
@@ -171,29 +211,47 @@ class FeatureCache:
         return positions.map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     @functools.cached_property
-    def _paths(self):
-        """Paths of the shards, a string tensor of shape `(number of shards,)`."""
-        import tensorflow as tf
+    def _paths(self) -> Any:
+        """Paths of the shards, a string tensor of shape `(shards,)`."""
+        return _constant([str(shard.path) for shard in self._shards.values()], str)
 
-        with tf.init_scope(), tf.device("CPU:0"):  # once, also when it is asked for inside a graph
-            return tf.constant([str(shard.path) for shard in self._shards.values()], tf.string)
+    @functools.cached_property
+    def _checksums(self) -> Any:
+        """Checksums of the shards, an int64 tensor of shape `(shards,)`, -1 for none."""
+        return _constant([shard.checksum for shard in self._shards.values()], "int64")
+
+    @functools.cached_property
+    def _masks(self) -> Any:
+        """Region masks of the shards, a bool tensor of shape `(shards, num_regions)`."""
+        masks = np.zeros((len(self._shards), *self.grid_shape), bool)
+        for mask, shard in zip(masks, self._shards.values(), strict=True):
+            top, bottom, left, right = shard.cells
+            mask[top:bottom, left:right] = True
+        return _constant(masks.reshape(len(masks), self.num_regions), bool)
+
+
+def _constant(values: Any, dtype: Any) -> Any:
+    """Returns a tensor on the CPU, also where it is first needed inside a graph."""
+    import tensorflow as tf
+
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(np.asarray(values, dtype))
 
 
 def extract_features(
-    pictures,
-    encoder,
-    directory,
-    batch_size=32,
-    mirror=False,
-    allow_truncated=False,
-    progress=True,
+    pictures: Any,
+    encoder: Any,
+    directory: str | os.PathLike,
+    batch_size: int = 32,
+    mirror: bool = False,
+    allow_truncated: bool = False,
+    progress: bool = True,
 ) -> FeatureCache:
-    """Computes the annotation vectors of pictures that the cache does not have yet.
+    """Computes the annotation vectors of pictures that the cache lacks.
 
-    Pictures stream from disk through the encoder to disk. A run that was stopped is resumed by
-    calling the function again; at most one minibatch is computed anew. New pictures are added, and
-    a picture whose file has changed since is computed again. One process may write to a cache at a
-    time, any number may read.
+    To resume a run that was stopped, call the function again: at most one minibatch is computed
+    twice. New pictures are added, and a picture whose file has changed is computed again. Several
+    processes may read a cache and write to it.
 
     Args:
         pictures: Table (`pandas.DataFrame`) with columns `image_id` and `image` (path), several
@@ -203,8 +261,8 @@ def extract_features(
         batch_size: Integer, pictures encoded at a time.
         mirror: Boolean, whether the picture flipped from left to right, after resizing, is
             stored as well, for augmentation.
-        allow_truncated: Boolean, whether JPEG files that end too early are used as far as they
-            go, with a warning for each. By default they are an error.
+        allow_truncated: Boolean, whether truncated JPEG files are used as far as they go, with a
+            warning for each. By default they are an error.
         progress: Boolean, whether to show a progress bar.
 
     Returns:
@@ -213,7 +271,8 @@ def extract_features(
     Raises:
         FileNotFoundError: If picture files are missing, before anything is computed.
         ValueError: If a picture file is broken, or the encoder's output does not fit float16.
-        OSError: If the folder cannot be written or the disk is full. What was written is kept.
+        OSError: If the folder cannot be written, the disk is full (the features written so far are
+            kept), or an image id is too long for a file name.
 
     Example:
     >>> encoder = ImageEncoder("VGG16", resize="crop")
@@ -242,12 +301,13 @@ def extract_features(
     bar = keras.utils.Progbar(len(views), verbose=int(progress), unit_name="picture")
     with picture_errors():
         done = 0
-        for batch in batches:
+        for batch, sizes in batches:
             annotations = encode(batch.numpy())
-            for view, values in zip(views[done:], annotations, strict=False):
-                _write_shard(folder / _shard_name(view, digests[view.key]), view, values)
-                if view in cache._shards:  # of the picture as it was
-                    cache._shards[view].path.unlink(missing_ok=True)
+            for view, values, size in zip(views[done:], annotations, sizes.numpy(), strict=False):
+                written = _write_shard(folder, view, digests[view.key], values, encoder, size)
+                outdated = cache._shards.get(view)  # of the picture before it changed
+                if outdated and outdated.path != written:
+                    outdated.path.unlink(missing_ok=True)
             done += len(annotations)
             bar.update(done)
     return FeatureCache(folder)
@@ -261,37 +321,45 @@ class _View(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """The file of a view, and the hash of the picture's file that it was computed from."""
+    """The file of a view, what its name says, and the checksum, -1 for none."""
 
     path: Path
     digest: str
+    checksum: int
+    cells: tuple[int, int, int, int]
 
 
-def _shard_name(view, digest):
-    return f"{quote(view.key, safe='')}.{digest}{'.mirror' * view.mirrored}.f16"
-
-
-def _list_shards(folder, shard_bytes):
-    """Whole shards of a folder by view, and the paths of those of another size."""
-    found, damaged = {}, []
+def _list_shards(folder: Path, shard_bytes: int) -> tuple[dict[_View, _Shard], list[Path]]:
+    """Returns the shards of a folder by view, and the paths of those of another size."""
+    found: dict[_View, _Shard] = {}
+    damaged: list[Path] = []
     with os.scandir(folder) as entries:
         files = [(entry.stat(), entry.name) for entry in entries if _SHARD.fullmatch(entry.name)]
-    # By age: of a picture that changed, the newer shard counts, should a kill have left both.
-    for stat, name in sorted(files, key=lambda file: (file[0].st_mtime_ns, file[1])):
+    # By age: after a kill a changed picture may have two shards, of which the newer one counts.
+    for status, name in sorted(files, key=lambda file: (file[0].st_mtime_ns, file[1])):
         match = _SHARD.fullmatch(name)
-        if stat.st_size == shard_bytes:
-            view = _View(unquote(match["key"]), match["mirror"] is not None)
-            found[view] = _Shard(folder / name, match["digest"])
-        else:
+        if match is None or status.st_size != shard_bytes:
             damaged.append(folder / name)
+            continue
+        view = _View(unquote(match["key"]), match["mirror"] is not None)
+        top, bottom, left, right = (
+            int(match[side] or 0) for side in ("top", "bottom", "left", "right")
+        )
+        checksum = int(match["checksum"], 16) if match["checksum"] else -1
+        cells = (top, bottom, left, right)
+        found[view] = _Shard(folder / name, match["digest"], checksum, cells)
     return found, damaged
 
 
-def _write_shard(path, view, annotations):
-    """Writes a shard, which appears whole or not at all.
+def _write_shard(
+    folder: Path, view: _View, digest: str, annotations: Any, encoder: Any, size: Any
+) -> Path:
+    """Writes a shard atomically and returns its path.
 
-    It is not forced to the disk: what a power failure takes away has another size then.
+    It is not synchronised to disk: the size or the checksum tells what a power failure destroyed.
     """
+    import tensorflow as tf
+
     with np.errstate(over="ignore"):
         annotations = annotations.astype(np.float16)
     if not np.isfinite(annotations).all():
@@ -299,18 +367,34 @@ def _write_shard(path, view, annotations):
             "The annotation vectors of a picture are not finite in float16; check the encoder's "
             f"weights and precision. Received: image id {view.key!r}"
         )
+    shard = annotations.tobytes()
+    cells = ""
+    if encoder.resize == "pad":
+        mask = encoder.region_mask(*size, view.mirrored).reshape(encoder.grid_shape)
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        cells = f".{rows[0]}-{rows[-1] + 1}x{columns[0]}-{columns[-1] + 1}"
+    checksum = int(tf.strings.to_hash_bucket_fast(shard, _CHECKSUMS))
+    mirrored = ".mirror" * view.mirrored
+    path = folder / f"{quote(view.key, safe='')}.{digest}{cells}{mirrored}.{checksum:08x}.f16"
+    if len(path.name) > 255:
+        raise OSError(
+            "This image id is too long for a file name of at most 255 bytes; shorten it. "
+            f"Received: {view.key!r}"
+        )
     try:
         with replacing(path, sync=False) as partial:
-            partial.write_bytes(annotations.tobytes())
+            partial.write_bytes(shard)
     except OSError as error:
         raise OSError(
-            f"Could not write features to {path.parent}; what was written is kept, so make room on "
-            f"the disk and run the same command again. Received: {_first_line(error)}"
+            f"Could not write features to {folder}; the features written so far are kept. Check "
+            "the room on the disk and run the same command again. "
+            f"Received: {_first_line(error)}"
         ) from error
+    return path
 
 
-def _find_folder(directory, encoder):
-    """The sub-folder with the encoder's features."""
+def _find_folder(directory: Path, encoder: Any) -> Path:
+    """Returns the sub-folder with the encoder's features."""
     if (directory / _MANIFEST).is_file():
         folders = [directory]
     else:
@@ -340,15 +424,17 @@ def _find_folder(directory, encoder):
     )
 
 
-def _read_manifest(folder):
+def _read_manifest(folder: Path) -> dict:
     path = folder / _MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]
-    except (ValueError, TypeError, KeyError) as error:
+        if version == _FORMAT:
+            _check_manifest(manifest)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"This manifest is damaged; delete {folder} and compute its features again. "
-            f"Received: {str(path)!r} ({_first_line(error)})"
+            f"Received: {str(path)!r} ({type(error).__name__}: {_first_line(error)})"
         ) from error
     if version != _FORMAT:
         raise ValueError(
@@ -358,8 +444,17 @@ def _read_manifest(folder):
     return manifest
 
 
-def _prepare_folder(directory, encoder):
-    """Makes the encoder's sub-folder, with its manifest and without what is damaged in it."""
+def _check_manifest(manifest: dict) -> None:
+    rows, columns = manifest["grid_shape"]
+    numbers = (rows, columns, manifest["feature_dim"])
+    if not all(isinstance(number, int) and 0 < number < 1 << 20 for number in numbers):
+        raise ValueError(f"grid_shape and feature_dim are {numbers}")
+    if not all(isinstance(manifest[name], str) for name in ("encoder", "fingerprint")):
+        raise ValueError("encoder and fingerprint must be strings")
+
+
+def _prepare_folder(directory: Path, encoder: Any) -> Path:
+    """Makes the encoder's sub-folder and its manifest, and removes damaged shards."""
     layer = encoder.layer or "output"
     fingerprint = encoder.fingerprint()
     name = f"{encoder.cnn_name}-{layer}-{encoder.resize}{encoder.image_size}-{fingerprint}"
@@ -371,6 +466,7 @@ def _prepare_folder(directory, encoder):
         "grid_shape": list(encoder.grid_shape),
         "feature_dim": encoder.feature_dim,
         "dtype": "float16",
+        **({"mask": True} if encoder.resize == "pad" else {}),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -388,22 +484,22 @@ def _prepare_folder(directory, encoder):
     return folder
 
 
-def _has_manifest(folder, manifest):
-    """Whether the folder has this manifest: several trainings may begin to read it at once."""
-    with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged one is written anew
+def _has_manifest(folder: Path, manifest: dict) -> bool:
+    """Returns whether the folder has this manifest, which other processes may be reading."""
+    with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged one is rewritten
         return _read_manifest(folder) == manifest
     return False
 
 
-def _paths_by_key(pictures):
-    """Path by image id, from a table or a mapping."""
+def _paths_by_key(pictures: Any) -> dict[str, str]:
+    """Returns the path by image id, from a table or a mapping."""
     if not isinstance(pictures, Mapping):
         pictures = dict(zip(pictures["image_id"], pictures["image"], strict=True))
     return {str(key): os.fspath(path) for key, path in pictures.items()}
 
 
-def _content_digests(paths):
-    """Hash of each picture file's bytes by image id."""
+def _content_digests(paths: dict[str, str]) -> dict[str, str]:
+    """Returns a hash of each picture file's bytes by image id."""
     missing = [path for path in paths.values() if not os.path.isfile(path)]
     if missing:
         raise FileNotFoundError(
@@ -411,14 +507,14 @@ def _content_digests(paths):
             f"data set, or take them out of the table. Received: {missing[0]!r}"
         )
 
-    def digest(path):
+    def digest(path: str) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
     with ThreadPoolExecutor() as pool:
         return dict(zip(paths, pool.map(digest, paths.values()), strict=True))
 
 
-def _check_space(folder, needed):
+def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
@@ -427,31 +523,37 @@ def _check_space(folder, needed):
         )
 
 
-def _view_batches(views, paths, encoder, batch_size, allow_truncated):
-    """Batches of pictures as the encoder sees them, flipped where the view is mirrored."""
+def _view_batches(
+    views: list[_View],
+    paths: dict[str, str],
+    encoder: Any,
+    batch_size: int,
+    allow_truncated: bool,
+) -> Any:
+    """Returns batches of resized pictures, flipped where the view is mirrored, and their sizes."""
     import tensorflow as tf
 
     images = image_dataset(
         [paths[view.key] for view in views],
-        encoder.resize_images,
+        lambda image: (encoder.resize_images(image), tf.shape(image)[:2]),
         allow_truncated=allow_truncated,
     )
     mirrored = tf.data.Dataset.from_tensor_slices([view.mirrored for view in views])
-    # Flipped after resizing: of an odd rest, the crop takes the same pixels in both views.
+    # Flipped after resizing, so that both views are crops of the same pixels.
     images = tf.data.Dataset.zip((images, mirrored)).map(
-        lambda image, flip: tf.where(flip, image[:, ::-1], image)
+        lambda resized, flip: (tf.where(flip, resized[0][:, ::-1], resized[0]), resized[1])
     )
     return images.batch(batch_size).prefetch(2)
 
 
-def _compiled(encoder):
-    """The encoder as a compiled function from NumPy to NumPy, on every backend."""
+def _compiled(encoder: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the encoder as a compiled function from NumPy to NumPy, on every backend."""
     size = encoder.image_size
     model = keras.Sequential([keras.Input((size, size, 3), dtype="uint8"), encoder])
-    # XLA is how JAX compiles at all; TensorFlow's own convolutions are faster on a CPU.
+    # JAX compiles with XLA only; TensorFlow's convolutions are faster on a CPU without it.
     model.compile(jit_compile=keras.backend.backend() == "jax")
     return model.predict_on_batch
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:200]

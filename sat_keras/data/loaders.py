@@ -1,61 +1,65 @@
 """Minibatches for teacher forcing and for decoding, as `tf.data` pipelines.
 
-Nothing but the token ids and one permutation an epoch is held in memory: annotation vectors and
-pixels are read as they are needed, by a source (`Source`), and a few minibatches ahead.
+Only token ids and one permutation per epoch are held in memory. A `Source` reads annotation vectors
+or pixels when they are needed, a few minibatches ahead.
 """
 
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from sat_keras.data.images import load_image
+from sat_keras.data.images import load_image, picture_size
 from sat_keras.data.tokenizer import PAD_ID, UNK_ID, Tokenizer
 
 _SIDES = re.compile(r"(?:^|(?<=-))(left|right)(?=(?:most|wards?|hand|handed|side)?(?:-|$))")
 
 
 class Source(Protocol):
-    """Where a loader reads what the model sees: `FeatureCache` or `PictureSource`.
+    """Reads the model's input by picture: `FeatureCache` or `PictureSource`.
 
-    A source whose elements are no annotation vectors has an attribute `input_name`, the name of
-    the model's input.
+    `input_name` is the name of the model's input, `"annotations"` or `"images"`.
     """
 
-    def lookup(self, keys: Sequence[str], mirror: bool = False) -> np.ndarray:
-        """Positions, int64 `(len(keys),)`, of pictures or of their mirrored views by image id."""
+    input_name: str
 
-    def read(self, positions: tf.Tensor) -> tf.Tensor:
-        """What lies at a position, in TensorFlow ops: annotation vectors or pixels."""
+    def lookup(self, keys: Iterable[str], mirror: bool = False) -> np.ndarray:
+        """Returns the positions, int64 `(len(keys),)`, of pictures or of their mirrored views."""
+
+    def read(self, positions: Any) -> Any:
+        """Returns the annotation vectors or pixels at a position, in TensorFlow ops."""
+
+    def read_mask(self, positions: Any) -> Any:
+        """Returns the region mask `(num_regions,)` of a padded picture, `None` without padding."""
 
 
 def teacher_forcing(token_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Shift captions by one: a step's input is word `y_{t-1}`, its target `y_t`.
+    """Shifts captions by one: a step's input is word `y_{t-1}`, its target `y_t`.
 
-    The only place that shifts and masks. The last word of a caption is `<end>`, which is a target
-    and no input; steps after it are padding in inputs and targets alike.
+    The last word of a caption, `<end>`, is a target and never an input. Steps after it are padding
+    in inputs and targets.
 
     Args:
-        token_ids: int32 ids `(..., steps + 1)` of captions from `<start>` to `<end>`, padded
+        token_ids: Int32 ids `(..., steps + 1)` of captions from `<start>` to `<end>`, padded
             with 0.
 
     Returns:
-        `(inputs, targets, sample_weight)`, each `(..., steps)`: int32, int32 and float32, the
-        weight 1 where the target is a word (`<end>` included) and 0 at padding.
+        Tuple `(inputs, targets, sample_weight)` of tensors of shape `(..., steps)`, int32, int32
+        and float32. The weight is 1 where the target is a word (`<end>` included), 0 at padding.
 
     Example:
-
     >>> inputs, targets, sample_weight = teacher_forcing([[2, 7, 8, 3, 0]])
     >>> inputs.numpy().tolist(), targets.numpy().tolist(), sample_weight.numpy().tolist()
     ([[2, 7, 8, 0]], [[7, 8, 3, 0]], [[1.0, 1.0, 1.0, 0.0]])
 
-    Reference: Xu et al., 2015, section 3.1.2 (`E y_{t-1}` in the LSTM and the deep output).
-    Notebook `01_preprocessing`.
+    Reference:
+        Xu et al. 2015, section 3.1.2 (`E y_{t-1}` in the LSTM and the deep output). Notebook
+        `01_preprocessing`.
     """
     token_ids = tf.convert_to_tensor(token_ids)
     targets = token_ids[..., 1:]
@@ -76,50 +80,52 @@ def caption_batches(
     mirror: bool = False,
     first_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Minibatches of captions and their pictures for training with teacher forcing.
+    """Returns minibatches of captions and their pictures for training with teacher forcing.
 
-    - `group="length"`, the paper's: a row is one caption, a minibatch holds captions of one
-      length and minibatches come in random order. In every epoch the captions are shuffled,
-      sorted by length (ties stay shuffled) and cut, so that only a few minibatches hold two
-      neighbouring lengths; the captions that are left over are drawn at random and come last.
+    - `group="length"`, the paper's: a row is one caption, and a minibatch holds captions of one
+      length. Every epoch shuffles the captions, sorts them by length (equal lengths stay shuffled),
+      cuts them into minibatches and shuffles these. Only a few minibatches hold two neighbouring
+      lengths. The captions that do not fill a minibatch are a random choice and come last.
     - `group="picture"`: a row is a picture with all its captions, which share its annotation
-      vectors, in random order. `batch_size` still counts captions. Lengths are mixed, for they
-      tell what is in a picture: on the drawn scenes a minibatch of one length is one of pictures
-      with one number of objects, by which the batch normalisation of a CNN in training gives the
-      number away.
+      vectors, in random order. `batch_size` still counts captions. Lengths are mixed, because the
+      length of a caption depends on the picture: in the drawn scenes, all pictures of a minibatch
+      of one length have the same number of objects, and batch normalisation of a CNN in training
+      would reveal it.
 
-    Every caption comes once an epoch. Each pass over the dataset is the next epoch of `seed`, in
-    a new order; two datasets of one seed give the same epochs whatever else draws random numbers.
+    Each pass over the dataset is the next epoch of `seed`, in a new order. Datasets with equal
+    seeds give equal epochs.
 
     Args:
-        table: one row a caption, of one split, with columns `image_id` and `caption`.
-        tokenizer: turns captions into ids.
-        source: annotation vectors (`FeatureCache`) or pixels (`PictureSource`) by image id.
-        batch_size: captions a minibatch. With `group="picture"` on average: always the same
-            number of pictures, at least one.
+        table: Captions table of one split, with columns `image_id` and `caption`.
+        tokenizer: `Tokenizer`.
+        source: `FeatureCache` or `PictureSource`.
+        batch_size: Integer, captions in a minibatch. With `group="picture"` it is an average: the
+            number of pictures is fixed, and at least one.
         group: `"length"` or `"picture"`.
-        shuffle: `False` keeps one order, by length, for every pass.
-        seed: of the order and of the mirroring.
-        max_length: words of a caption that are kept, `<end>` not counted. `None`: all.
-        mirror: whether each row shows its picture mirrored with probability 1/2, drawn anew in
-            every epoch. "left" and "right" are swapped in its captions.
-        first_epoch: epoch of the first pass, above 0 for a training that goes on.
+        shuffle: Boolean. `False` sorts every epoch by length.
+        seed: Integer, seed of the order and of the mirroring.
+        max_length: Optional integer, the number of words of a caption that are kept, `<end>` not
+            counted.
+        mirror: Boolean, whether each row shows its picture mirrored with probability 1/2, drawn
+            anew in every epoch. "left" and "right" are swapped in its captions.
+        first_epoch: Integer, epoch of the first pass, above 0 for a resumed training.
 
     Returns:
-        Finite dataset, of known cardinality, of `(x, y, sample_weight)`:
+        Finite `tf.data.Dataset`, of known cardinality, of `(x, y, sample_weight)`:
 
         - `x["annotations"]`: `(rows, num_regions, feature_dim)` in the dtype of the source, or
           `x["images"]`: `(rows, height, width, 3)`.
+        - `x["mask"]`: bool `(rows, num_regions)`, only if the encoder pads pictures.
         - `x["token_ids"]`: int32 `(rows, captions, steps)`, each word's predecessor.
         - `y`: int32 `(rows, captions, steps)`, the words.
         - `sample_weight`: float32 `(rows, captions, steps)`, see `teacher_forcing`.
 
     Raises:
-        ValueError: if the table is empty, the source lacks an image, or an argument is not one
-            of the possible.
+        ValueError: If the table is empty, the source lacks a picture, or an argument is invalid.
 
-    Reference: Xu et al., 2015, section 4.3 (minibatches of 64 captions of one length).
-    Notebook `01_preprocessing`.
+    Reference:
+        Xu et al. 2015, section 4.3 (minibatches of 64 captions of one length). Notebook
+        `01_preprocessing`.
     """
     _check_arguments(table, batch_size, group, max_length)
     pictures, image_ids = pd.factorize(table["image_id"])
@@ -139,27 +145,26 @@ def caption_batches(
         view = generator.integers(len(views), size=len(order))
         return np.stack([order, view], axis=-1)  # (rows, 2)
 
-    def read(choice: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return source.read(tf.gather_nd(positions, choice)), choice
+    def read(choice: tf.Tensor) -> tuple[dict, tf.Tensor]:
+        return _read_inputs(source, tf.gather_nd(positions, choice)), choice
 
-    def assemble(pictures: tf.Tensor, choices: tf.Tensor) -> tuple[dict, tf.Tensor, tf.Tensor]:
+    def assemble(x: dict, choices: tf.Tensor) -> tuple[dict, tf.Tensor, tf.Tensor]:
         inputs, targets, sample_weight = teacher_forcing(captions.gather(choices))
-        return {input_name: pictures, "token_ids": inputs}, targets, sample_weight
+        return {**x, "token_ids": inputs}, targets, sample_weight
 
-    input_name = getattr(source, "input_name", "annotations")
     choices = _epochs(draw_epoch, first_epoch).flat_map(tf.data.Dataset.from_tensor_slices)
     return _batch(choices, read, len(rows), rows_a_batch, assemble)
 
 
 def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
-    """Fills minibatches up with rows that count nothing, for several devices to share them evenly.
+    """Pads each minibatch with zero-weight rows so that it divides evenly across devices.
 
     Args:
-        batches: what `caption_batches` returns.
-        multiple: what the number of rows must be a multiple of.
+        batches: Dataset of `caption_batches`.
+        multiple: Integer, of which the number of rows becomes a multiple.
 
     Returns:
-        Dataset of the same, whose further rows repeat the first one and have the weight 0.
+        Dataset with the same structure. Added rows repeat the first one and have weight 0.
     """
 
     def fill(x: dict, y: tf.Tensor, sample_weight: tf.Tensor) -> tuple:
@@ -176,22 +181,46 @@ def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
 
 
 def picture_batches(
-    image_ids: Sequence[str], source: Source, batch_size: int = 64
+    image_ids: Iterable[str], source: Source, batch_size: int = 64
 ) -> tf.data.Dataset:
-    """Minibatches of pictures in the order given, for decoding.
+    """Returns minibatches of pictures in the order given, for decoding.
 
     Args:
-        image_ids: as in a table's column `image_id`. One that comes twice is read twice.
-        source: annotation vectors (`FeatureCache`) or pixels (`PictureSource`) by image id.
-        batch_size: pictures a minibatch; the last one may be smaller.
+        image_ids: Image ids, as in a table's column `image_id`. They may repeat.
+        source: `FeatureCache` or `PictureSource`.
+        batch_size: Integer, pictures in a minibatch. The last one may be smaller.
 
     Returns:
-        Finite dataset, of known cardinality, of annotation vectors
+        Finite `tf.data.Dataset`, of known cardinality, of annotation vectors
         `(batch_size, num_regions, feature_dim)` in the dtype of the source, or of pictures
-        `(batch_size, height, width, 3)`.
+        `(batch_size, height, width, 3)`. If the encoder pads pictures, its elements are those of
+        `input_batches`.
 
     Raises:
-        ValueError: if there are no images, the source lacks one, or `batch_size` is below 1.
+        ValueError: If there are no images, the source lacks one, or `batch_size` is below 1.
+    """
+    batches = input_batches(image_ids, source, batch_size)
+    return (
+        batches if "mask" in batches.element_spec else batches.map(lambda x: x[source.input_name])
+    )
+
+
+def input_batches(
+    image_ids: Iterable[str], source: Source, batch_size: int = 64
+) -> tf.data.Dataset:
+    """Returns the pictures of `picture_batches` as dictionaries of the model's inputs.
+
+    Args:
+        image_ids: Image ids, as in a table's column `image_id`. They may repeat.
+        source: `FeatureCache` or `PictureSource`.
+        batch_size: Integer, pictures in a minibatch. The last one may be smaller.
+
+    Returns:
+        Finite `tf.data.Dataset`, of known cardinality, of dictionaries with `"annotations"` or
+        `"images"` and, if the encoder pads pictures, `"mask"`, bool `(batch_size, num_regions)`.
+
+    Raises:
+        ValueError: If there are no images, the source lacks one, or `batch_size` is below 1.
     """
     image_ids = list(image_ids)
     _check_batch_size(batch_size)
@@ -200,22 +229,22 @@ def picture_batches(
             "There must be at least one picture; is the split empty? Received: no image ids"
         )
     positions = tf.data.Dataset.from_tensor_slices(source.lookup(image_ids))
-    return _batch(positions, source.read, len(image_ids), batch_size)
+    return _batch(positions, lambda at: _read_inputs(source, at), len(image_ids), batch_size)
 
 
 def epoch_order(
     lengths: np.ndarray, batch_size: int, generator: np.random.Generator | None
 ) -> np.ndarray:
-    """Order of an epoch's rows that, cut every `batch_size` rows, gives minibatches of one length.
+    """Returns an order of rows that gives minibatches of one length when cut by `batch_size`.
 
     Args:
-        lengths: integers `(number of rows,)`, steps of each row.
-        batch_size: rows a minibatch.
-        generator: draws the order. `None`: by length, ties in the order of the rows.
+        lengths: Integer array of shape `(rows,)`, steps of each row.
+        batch_size: Integer, rows in a minibatch.
+        generator: Random generator. `None` sorts by length, ties in the order of the rows.
 
     Returns:
-        Permutation of the rows, int64. With a generator the rows that fill no minibatch are a
-        random choice, at its end.
+        Int64 array of shape `(rows,)`, a permutation. With a generator, the rows that do not fill a
+        minibatch are a random choice and come last.
     """
     lengths = np.asarray(lengths)
     if generator is None:
@@ -228,17 +257,17 @@ def epoch_order(
 
 
 def mirror_words(tokenizer: Tokenizer) -> np.ndarray:
-    """Ids of the words that describe the mirrored picture, `(vocabulary_size,)` int32.
+    """Returns the ids of the words that describe the mirrored picture.
 
-    "left" and "right" change places, also in compounds (`left-handed`, `rightmost`); a word whose
-    counterpart is not in the vocabulary becomes `<unk>`. All other ids stay. What is no direction
-    ("has left", "right behind") cannot be told from one and changes as well.
+    "left" and "right" are swapped, also in compounds (`left-handed`, `rightmost`), and also where
+    they are no directions ("has left", "right behind"). A word whose counterpart is not in the
+    vocabulary becomes `<unk>`.
 
     Args:
-        tokenizer: its vocabulary counts.
+        tokenizer: `Tokenizer`.
 
     Returns:
-        Array whose element `i` is the id that token `i` has in the mirrored picture's caption.
+        Int32 array of shape `(vocabulary_size,)`: element `i` replaces token id `i`.
     """
     vocabulary = tokenizer.get_vocabulary()
     ids = {word: token_id for token_id, word in enumerate(vocabulary)}
@@ -248,19 +277,23 @@ def mirror_words(tokenizer: Tokenizer) -> np.ndarray:
 
 
 class PictureSource:
-    """Pixels for the loaders, decoded as they are needed: to fine-tune a CNN or to augment.
+    """Reads pixels for the loaders, to fine-tune a CNN or to augment pictures.
 
     Args:
-        pictures: table with columns `image_id` and `image` (path), or a mapping from image id to
+        pictures: Table with columns `image_id` and `image` (path), or a mapping from image id to
             path.
-        resize: callable that brings a picture `(height, width, 3)` to one size, such as the
+        resize: Callable that brings a picture `(height, width, 3)` to one size, such as the
             `resize_images` of the `ImageEncoder` that the pictures are for.
-        augment: optional callable on resized pictures, in TensorFlow ops that keep the shape, for
-            training alone. Its random numbers are its own.
-        allow_truncated: whether JPEG files that end too early are read as far as they go.
+        augment: Optional callable on resized pictures, in TensorFlow ops that keep the shape, for
+            training only.
+        allow_truncated: Boolean, whether truncated JPEG files are read, see `load_image`.
+        region_mask: Callable `(height, width, mirror)` that returns the mask `(num_regions,)` of a
+            padded picture: the `region_mask` of an `ImageEncoder` with `resize="pad"`.
+
+    Raises:
+        ValueError: If `resize` pads pictures and there is no `region_mask`.
 
     Example:
-
     >>> encoder = ImageEncoder("VGG16")
     >>> source = PictureSource(table, encoder.resize_images)
     >>> for x, y, sample_weight in caption_batches(table, tokenizer, source):
@@ -271,11 +304,18 @@ class PictureSource:
 
     def __init__(
         self,
-        pictures: pd.DataFrame | Mapping[str, str],
+        pictures: pd.DataFrame | Mapping[str, str | os.PathLike],
         resize: Callable,
         augment: Callable | None = None,
         allow_truncated: bool = False,
+        region_mask: Callable[[int, int, bool], np.ndarray] | None = None,
     ):
+        policy = getattr(resize, "resize", None)
+        if policy == "pad" and region_mask is None:
+            raise ValueError(
+                "Padded pictures need the encoder's mask: pass `region_mask=encoder.region_mask`. "
+                "Received: region_mask=None"
+            )
         if isinstance(pictures, pd.DataFrame):
             pictures = dict(zip(pictures["image_id"], pictures["image"], strict=True))
         self._positions = {str(image_id): position for position, image_id in enumerate(pictures)}
@@ -284,56 +324,88 @@ class PictureSource:
         self._resize = resize
         self._augment = augment
         self._allow_truncated = allow_truncated
+        # The masks of "crop" and "squash" are all true.
+        self._region_mask = None if policy in ("crop", "squash") else region_mask
 
-    def lookup(self, keys: Sequence[str], mirror: bool = False) -> np.ndarray:
-        """Positions of pictures, or of their mirrored views.
+    def lookup(self, keys: Iterable[str], mirror: bool = False) -> np.ndarray:
+        """Returns the positions of pictures, or of their mirrored views.
 
         Args:
-            keys: image ids, each one of those of this source.
-            mirror: whether positions of the mirrored views are meant.
+            keys: Image ids.
+            mirror: Boolean, whether the mirrored views are meant.
 
         Returns:
-            int64 array `(len(keys),)`.
+            Int64 array of shape `(len(keys),)`.
 
         Raises:
-            ValueError: if the source lacks a picture. The message has their number and the first.
+            ValueError: If the source lacks a picture. The message has their number and the first.
         """
+        keys = list(keys)
         missing = [key for key in keys if str(key) not in self._positions]
         if missing:
             raise ValueError(
-                f"The source lacks {len(missing)} of {len(keys)} pictures; make it of the same "
+                f"The source lacks {len(missing)} of {len(keys)} pictures; make it from the same "
                 f"table. Received: image id {missing[0]!r}"
             )
         first = len(self._positions) if mirror else 0
         return np.array([first + self._positions[str(key)] for key in keys], dtype="int64")
 
-    def read(self, position: tf.Tensor) -> tf.Tensor:
-        """The picture at a position, inside a `tf.data` pipeline.
+    def read(self, positions: Any) -> Any:
+        """Returns the picture at a position, inside a `tf.data` pipeline.
 
         Args:
-            position: int64 scalar from `lookup`.
+            positions: Int64 scalar from `lookup`.
 
         Returns:
-            Picture `(image_size, image_size, 3)`, `uint8` unless `augment` makes it another.
+            Tensor of shape `(image_size, image_size, 3)`, `uint8` unless `augment` changes it.
 
         Raises:
-            tf.errors.OpError: if a file is missing or broken. Wrapped in
+            tf.errors.OpError: If a file is missing or broken. Wrapped in
                 `with sat_keras.data.images.picture_errors():` it is the error of `load_image`.
         """
 
         def decode(path: bytes) -> np.ndarray:
             return load_image(path, self._allow_truncated)
 
-        number = len(self._positions)
-        path = self._paths[position % number]
+        path, is_mirrored = self._path(positions)
         picture = tf.numpy_function(decode, [path], tf.uint8, stateful=False)
         picture = self._resize(tf.ensure_shape(picture, (None, None, 3)))
-        picture = tf.where(position < number, picture, picture[:, ::-1])
+        picture = tf.where(is_mirrored, picture[:, ::-1], picture)
         return picture if self._augment is None else self._augment(picture)
+
+    def read_mask(self, positions: Any) -> Any:
+        """Returns the region mask of the picture at a position, inside a `tf.data` pipeline.
+
+        Args:
+            positions: Int64 scalar from `lookup`.
+
+        Returns:
+            Bool tensor of shape `(num_regions,)`, or `None` if pictures are not padded.
+        """
+        region_mask = self._region_mask
+        if region_mask is None:
+            return None
+
+        def mask_of(path: bytes, is_mirrored: np.ndarray) -> np.ndarray:
+            return region_mask(*picture_size(path), bool(is_mirrored))
+
+        mask = tf.numpy_function(mask_of, self._path(positions), tf.bool, stateful=False)
+        return tf.ensure_shape(mask, region_mask(1, 1, False).shape)
+
+    def _path(self, position: Any) -> tuple[Any, Any]:
+        """Returns the path at a position and whether its mirrored view is meant."""
+        number = len(self._positions)
+        return self._paths[position % number], position >= number
+
+
+def _read_inputs(source: Source, position: tf.Tensor) -> dict[str, Any]:
+    """Returns the model's inputs for a picture."""
+    inputs, mask = {source.input_name: source.read(position)}, source.read_mask(position)
+    return inputs if mask is None else {**inputs, "mask": mask}
 
 
 class _Captions:
-    """Padded token ids, one row or several captions of a picture at a time."""
+    """Gathers padded token ids by row: one caption, or all captions of a picture."""
 
     def __init__(self, token_ids: np.ndarray, rows: np.ndarray, tokenizer: Tokenizer):
         lengths = np.count_nonzero(token_ids, axis=-1)
@@ -342,11 +414,11 @@ class _Captions:
             self._token_ids = tf.constant(token_ids)  # (captions + 1, steps + 1), the last padding
             self._rows = tf.constant(rows)  # (rows, captions of a row)
             self._mirrored = tf.constant(mirror_words(tokenizer))  # (vocabulary_size,)
-        is_full = rows.max() < len(token_ids) - 1  # no row is padded: its width is always the same
+        is_full = rows.max() < len(token_ids) - 1  # no row is padded: the width is static
         self._shape = (None, rows.shape[1] if is_full else None, None)
 
     def gather(self, choices: tf.Tensor) -> tf.Tensor:
-        """Ids `(batch_size, captions, steps + 1)` of `(batch_size, 2)` rows and views."""
+        """Returns ids `(batch_size, captions, steps + 1)` of rows and views `(batch_size, 2)`."""
         row, view = tf.unstack(choices, axis=-1)
         token_ids = tf.gather(self._token_ids, tf.gather(self._rows, row))
         # Trimmed to the most captions and the most words of this minibatch.
@@ -359,7 +431,7 @@ class _Captions:
 
 
 def _token_ids(captions: pd.Series, tokenizer: Tokenizer, max_length: int | None) -> np.ndarray:
-    """Padded int32 ids `(captions + 1, steps + 1)`; the last row is all padding."""
+    """Returns padded int32 ids `(captions + 1, steps + 1)`; the last row is all padding."""
     ragged = tokenizer(captions.tolist())
     words = ragged[:, 1:-1][:, :max_length]
     ragged = tf.concat([ragged[:, :1], words, ragged[:, -1:]], axis=1)
@@ -367,10 +439,11 @@ def _token_ids(captions: pd.Series, tokenizer: Tokenizer, max_length: int | None
 
 
 def _picture_rows(pictures: np.ndarray) -> np.ndarray:
-    """Positions of each picture's captions `(pictures, captions)`; `len(pictures)` is padding.
+    """Returns the rows of each picture's captions `(pictures, captions)`, padded.
 
     Args:
-        pictures: each caption's picture, numbered in order of appearance.
+        pictures: Integer array of shape `(captions,)`, the picture of each caption, numbered in
+            order of appearance. `len(pictures)` is the padding.
     """
     by_picture = np.argsort(pictures, kind="stable")
     counts = np.bincount(pictures)
@@ -381,7 +454,7 @@ def _picture_rows(pictures: np.ndarray) -> np.ndarray:
 
 
 def _epochs(draw_epoch: Callable[[int], np.ndarray], first_epoch: int) -> tf.data.Dataset:
-    """One element, `draw_epoch(epoch)`, whose epoch counts the passes over the dataset."""
+    """Returns a dataset of one element, `draw_epoch(epoch)`, the epoch counting the passes."""
     epochs = itertools.count(first_epoch)
 
     def one_epoch():
@@ -399,7 +472,7 @@ def _batch(
     batch_size: int,
     assemble: Callable | None = None,
 ) -> tf.data.Dataset:
-    """Reads `number` elements in parallel, in order, and batches what was read."""
+    """Reads `number` elements in parallel and in order, and batches them."""
     batches = elements.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.batch(batch_size)
     if assemble is not None:

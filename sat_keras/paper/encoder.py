@@ -124,17 +124,19 @@ class ImageEncoder(keras.Layer):
         """Size of an annotation vector."""
         return self._grid[2]
 
-    def region_mask(self, height: int, width: int) -> np.ndarray:
+    def region_mask(self, height: int, width: int, mirror: bool = False) -> np.ndarray:
         """Returns which regions lie on a picture, and not on the padding of `resize="pad"`.
 
         Args:
             height: Integer, the picture's height in pixels.
             width: Integer, the picture's width in pixels.
+            mirror: Boolean, whether the resized picture is flipped from left to right.
 
         Returns:
             Boolean array of shape `(num_regions,)`: the `mask` of `Captioner`, for one picture.
         """
-        return self.resize_images.region_mask(height, width, self.grid_shape).reshape(-1)
+        mask = self.resize_images.region_mask(height, width, self.grid_shape)
+        return (mask[:, ::-1] if mirror else mask).reshape(-1)
 
     def build(self, input_shape):
         # __init__ has built the CNN, whose grid is needed before the first picture comes.
