@@ -1,4 +1,4 @@
-"""Attention metrics against maps that are drawn by hand."""
+"""Attention measures on maps whose values are known."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sat_keras.analysis.measures import (
+from sat_keras.analysis import (
     attention_entropy,
     attention_mass,
     attention_scores,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from sat_keras.analysis import summary
 from sat_keras.analysis.occlusion import CHOICES, occlusion_statistics
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import START_ID, Tokenizer
@@ -164,6 +165,25 @@ def test_many_words_are_decoded_in_batches():
     np.testing.assert_allclose(
         found["occlusion_attended"][:, 0], np.tile(known_drops(4), 40), rtol=1e-4
     )
+
+
+def test_a_data_set_is_scored_a_few_pictures_at_a_time(monkeypatch):
+    """Parts that hold two pictures each draw the same regions as one call over all pictures."""
+    captions = dict(enumerate(looking_at(1, 3 * TEXTS)))
+    annotations = np.tile(ANNOTATIONS, (3, 1, 1))
+    held = []
+
+    def annotate(captioner, source, image_ids):
+        held.append(len(image_ids))
+        return source[image_ids]
+
+    monkeypatch.setattr(summary, "annotate_pictures", annotate)
+    monkeypatch.setattr(summary, "_PICTURES_AT_A_TIME", 2)
+    found = summary._occlusion(OneRegion(4), annotations, list(captions), captions)
+    assert held == [2, 2, 2, 2, 1]
+    expected = occlusion_statistics(OneRegion(4), annotations, list(captions.values()))
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6)
 
 
 @pytest.mark.parametrize(("pictures", "share"), [(2, 0.1), (3, 0), (3, 1.1), (3, -0.1)])

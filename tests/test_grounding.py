@@ -1,12 +1,16 @@
-"""Boxes of what a caption's words name, in the picture that the CNN sees."""
+"""Boxes of the objects that a caption's words name, in the picture that the CNN sees."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from sat_keras.analysis.pointing import ground_captions
+from sat_keras.analysis import ground_captions, score_attention
 from sat_keras.cnn.resize import PictureResize
+from sat_keras.config.config import Config
+from sat_keras.datasets import boxes, scenes
 from sat_keras.paper.captioner import Caption
 
 
@@ -41,13 +45,17 @@ def test_boxes_go_the_way_of_the_picture(table):
         ]
     )
     captions = {"2": caption("a dog"), "1": caption("two dogs and a cat"), "3": caption("")}
-    nothing, found, empty = ground_captions(captions, table, objects, PictureResize(28, "crop"))
+
+    def ground(resize):
+        return ground_captions(captions, table, objects, boxes.words_to_boxes, resize)
+
+    nothing, found, empty = ground(PictureResize(28, "crop"))
     assert nothing == [None, None]
     assert empty == []
     # Resized to 64 x 32, columns 18 to 46 and rows 2 to 30 are seen; the other two are outside.
     assert [box is not None for box in found] == [False, True, False, False, False]
     np.testing.assert_array_equal(found[1], [[0, 0, 10, 28]])
-    squashed = ground_captions(captions, table, objects, PictureResize(32, "squash"))[1]
+    squashed = ground(PictureResize(32, "squash"))[1]
     np.testing.assert_array_equal(squashed[1], [[9, 2, 14, 32], [0, 0, 7.5, 32]])
     np.testing.assert_array_equal(squashed[4], [[0, 0, 7.5, 32]])
 
@@ -56,6 +64,12 @@ def test_drawn_scenes(table):
     objects = pd.DataFrame([named("1", "red circle", 16, 8, 48, 24)])
     objects = objects.assign(colour="red", shape="circle", size="small", background="plain")
     captions = {"1": caption("the only circle")}
-    (found,) = ground_captions(captions, table, objects, PictureResize(64, "squash"))
+    resize = PictureResize(64, "squash")
+    (found,) = ground_captions(captions, table, objects, scenes.words_to_boxes, resize)
     assert found[:2] == [None, None]
     np.testing.assert_array_equal(found[2], [[16, 16, 48, 48]])
+
+
+def test_objects_need_the_function_of_their_data_set(table):
+    with pytest.raises(ValueError, match=r"needs `words_to_boxes`.* Received"):
+        score_attention(SimpleNamespace(config=Config.tiny()), None, {}, table, pd.DataFrame())

@@ -93,7 +93,7 @@ def test_the_captions_found_are_ranked(model, search):
 
 def test_several_pictures_are_refused(model):
     _, step, _ = model
-    with pytest.raises(ValueError, match="one picture.*Received: 2"):
+    with pytest.raises(ValueError, match="one picture.*Received: states of 2"):
         trace_search(beam_search, step, {"time": ops.zeros((2, 1), "int32")}, **ARGUMENTS)
 
 

@@ -1,7 +1,8 @@
 """What attention and search did: measures of maps, pointing, occlusion, the search tree.
 
-Read `measures` first; `pointing` and `occlusion` apply them to boxes and hidden regions, `summary`
-collects all, `search_tree` records a beam search.
+Read `measures` and `pointing` first, `statistics` turns them into scores of a set of captions.
+`grounding` finds the boxes of words, `occlusion` hides regions from the model, `summary` collects
+all scores; `search_tree` records a beam search.
 """
 
 from sat_keras import lazy_exports
@@ -9,9 +10,12 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "summary": ("score_attention",),
+        "grounding": ("ground_captions",),
+        "measures": ("attention_entropy", "coverage", "sameness", "total_variation"),
         "occlusion": ("occlusion_statistics",),
+        "pointing": ("attention_mass", "centre_map", "pointing_accuracy"),
         "search_tree": ("trace_search",),
-        "measures": (),
+        "statistics": ("attention_scores", "attention_statistics"),
+        "summary": ("score_attention",),
     },
 )

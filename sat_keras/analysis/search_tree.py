@@ -1,11 +1,11 @@
-"""The hypotheses that a search went through: what a beam kept, what it dropped, and where it ended.
+"""The hypotheses of a search as a tree: what a beam kept, what it dropped, and where it ended.
 
-A search hands every hypothesis that it keeps to the step function, with its states. So the search
-needs no change to be watched: a step function around the model's notes who comes by, and a state
-of its own tells it from where.
+A search passes every hypothesis that it keeps, with its states, to the step function.
+`trace_search` therefore records a search without changing it: it wraps the step function, and adds
+to the states which hypothesis each row continues.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from keras import ops
 
 from sat_keras.search.search import SearchResult, StepFunction
 
-# The number of a hypothesis that continues a finished one. The search counts it for nothing.
+# Position of a row that continues a finished hypothesis. The search ignores such rows.
 _NONE = -1
 
 
@@ -21,11 +21,11 @@ class Hypothesis(NamedTuple):
     """The beginning of a caption that a search kept.
 
     Attributes:
-        token_id: Its last token.
-        parent: Position in the list of the hypothesis that it continues, `None` for the start.
+        token_id: Id of its last token.
+        parent: Position in the list of the hypothesis that it continues, None for the start.
         step: Number of its tokens, START not counted.
         log_probability: `log p` of its tokens, in nats.
-        rank: Its place among the captions found, 0 for the best, if it is one; else `None`.
+        rank: Its rank among the captions found, 0 for the best, or None if it is not one of them.
     """
 
     token_id: int
@@ -41,22 +41,22 @@ def trace_search(
     states: Any,
     *,
     end_id: int,
-    **arguments,
+    **arguments: Any,
 ) -> tuple[SearchResult, list[Hypothesis]]:
-    """Searches the captions of one picture and lists the hypotheses that were kept on the way.
+    """Searches the captions of one picture and lists the hypotheses that the search kept.
 
-    Runs eagerly, on TensorFlow and on PyTorch: JAX traces a search's loop and runs it elsewhere.
+    Runs eagerly, on TensorFlow and PyTorch. JAX is not supported: it traces the search's loop.
 
     Args:
         search: `beam_search`, `greedy_search` or, with one sample, `sample_search`.
         step: The step function, see `sat_keras.search.search`.
-        states: Nest of initial states `(1, 1, ...)`.
-        end_id: Id of the token that closes a caption.
+        states: Nest of initial states of shape `(1, 1, ...)`.
+        end_id: Integer, id of the token that ends a caption.
         **arguments: The search's other arguments.
 
     Returns:
-        Tuple of the search's result and of the hypotheses, parents before their children. The
-        first one is the start.
+        Tuple of the search's result and of the list of `Hypothesis`, parents before their
+        children. The first one is the start.
 
     Raises:
         ValueError: If there are several pictures.
@@ -74,9 +74,9 @@ def trace_search(
     """
     hypotheses: list[Hypothesis] = []
 
-    def note(token_id, parent, next_log_p):
-        """Adds a hypothesis and returns its number."""
-        if parent is None:
+    def record(token_id: int, parent: int | None, next_log_p: np.ndarray | None) -> int:
+        """Appends a hypothesis and returns its position."""
+        if parent is None or next_log_p is None:
             hypotheses.append(Hypothesis(token_id, None, 0, 0.0))
         elif parent == _NONE or hypotheses[parent].token_id == end_id:
             return _NONE
@@ -86,44 +86,44 @@ def trace_search(
             hypotheses.append(Hypothesis(token_id, parent, before.step + 1, log_p))
         return len(hypotheses) - 1
 
-    def traced_step(token_ids, states):
+    def traced_step(token_ids: Any, states: dict[str, Any]) -> tuple[Any, Any, Any]:
         tokens = ops.convert_to_numpy(token_ids)
         if len(tokens) != 1:
             raise ValueError(
-                "A trace is of one picture: give the states of one. "
-                f"Received: {len(tokens)} pictures"
+                "`trace_search` needs the states of one picture. "
+                f"Received: states of {len(tokens)} pictures"
             )
-        parents, tables = [None], [None]
+        parents, next_log_p = [None], [None]
         if "parent" in states:
             parents = ops.convert_to_numpy(states["parent"])[0].tolist()
-            tables = ops.convert_to_numpy(states["next"])[0]
-        numbers = list(map(note, tokens[0].tolist(), parents, tables))
-        log_probabilities, inner, record = step(token_ids, states["model"])
-        ours = {
+            next_log_p = ops.convert_to_numpy(states["next_log_p"])[0]
+        positions = list(map(record, tokens[0].tolist(), parents, next_log_p))
+        log_probabilities, inner, output = step(token_ids, states["model"])
+        traced_states = {
             "model": inner,
-            "parent": ops.convert_to_tensor(np.array([numbers], "int32")),
-            "next": log_probabilities,
+            "parent": ops.convert_to_tensor(np.array([positions], "int32")),
+            "next_log_p": log_probabilities,
         }
-        return log_probabilities, ours, record
+        return log_probabilities, traced_states, output
 
     result = search(traced_step, {"model": states}, end_id=end_id, **arguments)
     return result, _with_ranks(hypotheses, result)
 
 
-def _with_ranks(hypotheses, result):
-    """Marks the captions found. Those that ended in the last step did not come by again."""
+def _with_ranks(hypotheses: Sequence[Hypothesis], result: SearchResult) -> list[Hypothesis]:
+    """Assigns ranks to finished captions, adding those that ended at the last step."""
     hypotheses = list(hypotheses)
     positions = {(h.parent, h.token_id): i for i, h in enumerate(hypotheses)}
     lengths, log_p = (ops.convert_to_numpy(x)[0] for x in (result.lengths, result.log_probability))
     for rank, token_ids in enumerate(ops.convert_to_numpy(result.token_ids)[0]):
         position = 0
         for token_id in token_ids[: lengths[rank]].tolist():
-            parent, position = position, positions.get((position, token_id))
-            if position is None:
-                position = len(hypotheses)
-                hypotheses.append(
-                    Hypothesis(token_id, parent, hypotheses[parent].step + 1, float(log_p[rank]))
-                )
+            parent, known = position, positions.get((position, token_id))
+            if known is None:
+                known = len(hypotheses)
+                step = hypotheses[parent].step + 1
+                hypotheses.append(Hypothesis(token_id, parent, step, float(log_p[rank])))
+            position = known
         if position:
             hypotheses[position] = hypotheses[position]._replace(rank=rank)
     return hypotheses

@@ -1,40 +1,49 @@
-"""All that is measured of a captioner's attention on a data set, as `sat-keras evaluate` does."""
+"""All scores of a captioner's attention on a data set, as `sat-keras evaluate` computes them."""
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sat_keras.analysis.measures import attention_scores, attention_statistics, sameness
+from sat_keras.analysis.grounding import WordsToBoxes, ground_captions
+from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
-from sat_keras.analysis.pointing import ground_captions
+from sat_keras.analysis.statistics import attention_scores, attention_statistics
 from sat_keras.cnn.resize import PictureResize
-from sat_keras.paper.captioner import Caption
+from sat_keras.paper.captioner import Caption, Captioner
 from sat_keras.training.fit import annotate_pictures
+
+# Pictures whose annotation vectors are held at a time. VGG16 needs 60 MB for each one.
+_PICTURES_AT_A_TIME = 16
 
 
 def score_attention(
-    captioner,
-    source,
+    captioner: Captioner,
+    source: Any,
     captions: Mapping[str, Caption],
     table: pd.DataFrame,
     objects: pd.DataFrame | None = None,
+    words_to_boxes: WordsToBoxes | None = None,
     occlusion: int = 200,
-) -> dict:
-    """Score the attention behind a captioner's captions.
+) -> dict[str, Any]:
+    """Scores the attention behind a captioner's captions.
 
     Args:
         captioner: The `Captioner` that wrote them.
-        source: `FeatureCache` or `PictureSource` of the pictures.
-        captions: A `Caption` by image id.
-        table: The captions table of these pictures.
-        objects: Where the pictures' objects are, see `sat_keras.analysis.pointing`. None: not known.
-        occlusion: Pictures, chosen by chance, for `faithfulness`; 0 for none.
+        source: `FeatureCache` or `PictureSource` of the pictures. It is read for occlusion only.
+        captions: `Caption` by image id.
+        table: Captions table of these pictures.
+        objects: Optional table of the pictures' objects, see `ground_captions`.
+        words_to_boxes: Function that finds the boxes of words in `objects`, see
+            `ground_captions`. Required with `objects`.
+        occlusion: Integer, number of pictures, drawn at random, for the scores of occlusion. 0
+            for none.
 
     Returns:
-        Dictionary for JSON. Numbers of what was measured: `words`, `object_words` (with a box) and
+        Dictionary for JSON. Counts: `words`, `object_words` (with a box) and
         `occlusion_pictures`. Scores, see `attention_statistics` and `occlusion_statistics`:
 
         | | unit | mean over |
@@ -48,15 +57,24 @@ def score_attention(
         | `pointing_accuracy`, `..._uniform`, `..._centre` | percent | words with a box |
         | `attention_mass`, `..._uniform`, `..._centre` | percent | words with a box |
         | `occlusion_attended`, `..._random`, `..._least` | nats | words |
-        | `faithfulness`, `attended` less `random` | nats | words |
+        | `faithfulness`, `attended` minus `random` | nats | words |
 
-        `intervals` are their bootstrap 95 % intervals over pictures, `[low, high]` by the same
+        `intervals` holds their bootstrap 95 % intervals over pictures, `[low, high]` by the same
         names; `sameness_between_pictures` has none.
+
+    Raises:
+        ValueError: If `objects` is given without `words_to_boxes`.
     """
     config, found = captioner.config, list(captions.values())
     boxes, side = None, config.image_size
     if objects is not None:
-        boxes = ground_captions(captions, table, objects, PictureResize(side, config.resize))
+        if words_to_boxes is None:
+            raise ValueError(
+                "`objects` needs `words_to_boxes`, the function of its data set such as "
+                "`sat_keras.datasets.scenes.words_to_boxes`. Received: words_to_boxes=None"
+            )
+        resize = PictureResize(side, config.resize)
+        boxes = ground_captions(captions, table, objects, words_to_boxes, resize)
     statistics = attention_statistics(
         [caption.attention for caption in found],
         [caption.gate for caption in found],
@@ -65,8 +83,7 @@ def score_attention(
     )
     sample = random.Random(0).sample(list(captions), min(occlusion, len(captions)))
     if sample:
-        annotations = annotate_pictures(captioner, source, sample)
-        statistics |= occlusion_statistics(captioner, annotations, [captions[i] for i in sample])
+        statistics |= _occlusion(captioner, source, sample, captions)
     scores, intervals = attention_scores(statistics)
     means = [caption.attention.mean(axis=0) for caption in found if caption.words]
     if len(means) > 1:
@@ -79,3 +96,17 @@ def score_attention(
         **scores,
         "intervals": intervals,
     }
+
+
+def _occlusion(
+    captioner: Captioner, source: Any, image_ids: Sequence[str], captions: Mapping[str, Caption]
+) -> dict[str, np.ndarray]:
+    """Returns the `occlusion_statistics` of pictures, a few at a time to bound the memory."""
+    generator = np.random.default_rng(0)  # one for all parts, as if they were one call
+    parts = []
+    for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
+        part = image_ids[start : start + _PICTURES_AT_A_TIME]
+        annotations = annotate_pictures(captioner, source, part)
+        found = [captions[image_id] for image_id in part]
+        parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
