@@ -90,7 +90,7 @@ def plot_attention(
     panel_width = _PANEL_WIDTH * max(1.0, math.sqrt(width / height))
     figure, panels = _panel_grid(1 + len(words), height / width, columns, panel_width, title)
     panels[0].imshow(picture, origin="upper")
-    if seen is not None:
+    if box != (0, 0, width, height):
         _frame(panels[0], box)
     dimmed = _dimmed(picture)
     for step, (axes, word) in enumerate(zip(panels[1:], words, strict=True)):

@@ -1,74 +1,75 @@
-"""An evaluation as one page of HTML: scores, spread, best and worst captions, and a table of all.
+"""An evaluation as one HTML page: scores, distributions, best and worst captions, and a table.
 
-The page is one file with its style, script and pictures inside. It needs no server, no network and
-no library, is readable in light and in dark, and by keyboard and screen reader.
+The page is one file that holds its style, script and pictures. It needs no server and no network,
+follows the reader's light or dark theme, and can be used by keyboard and screen reader.
 """
 
 import base64
-import html
 import io
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from keras import ops
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from sat_keras.analysis.measures import attention_entropy, unit_of
+from sat_keras.analysis.measures import attention_entropy
+from sat_keras.analysis.statistics import unit_of
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.images import load_image
-from sat_keras.evaluation.picture_scores import PictureScores
+from sat_keras.evaluation.statistics import PictureScores
 from sat_keras.paper.captioner import Caption
-from sat_keras.plots.widget import attention_html
+from sat_keras.plots.attention_maps import seen_box
+from sat_keras.plots.widget import TEMPLATES, attention_html
 
 REPORT_FILE = "index.html"
-_TEMPLATE = Path(__file__).with_name("report.html")
-# Captions that are shown large, at each end.
+# Number of captions that are shown large, best and worst.
 _SHOWN = 8
-# Pictures of the table, and their longer side in pixels: 3 kB each.
+# The first pictures of the table have a thumbnail of 3 kB with this longer side in pixels.
 _MOST_THUMBNAILS, _THUMBNAIL_SIDE = 1000, 112
 _LABELS = {
     **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)},
     **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE"},
 }
 _MEANINGS = {
-    "entropy": "how wide a word's map is",
-    "total_variation": "how much moves from word to word",
+    "entropy": "how widely a word's attention is spread",
+    "total_variation": "attention that moves from word to word",
     "coverage": "effective share of the regions that a caption looks at",
     "sameness": "overlap of a caption's maps",
     "sameness_between_pictures": "overlap of the pictures' mean maps",
-    "gate": "how much of the picture a word lets in",
+    "gate": "how much of the context a word lets in",
     "pointing_accuracy": "maps with their peak in the named object's box",
     "attention_mass": "attention inside the named object's box",
-    "occlusion_attended": "fall of log p(word) with what it looked at hidden",
+    "occlusion_attended": "drop of log p(word) with the attended regions hidden",
     "occlusion_random": "the same, with random regions hidden",
-    "occlusion_least": "the same, with what it looked at least hidden",
-    "faithfulness": "fall for attended less fall for random",
+    "occlusion_least": "the same, with the least attended regions hidden",
+    "faithfulness": "drop for attended minus drop for random regions",
 }
 _COUNTS = ("words", "object_words", "occlusion_pictures")
+# Scores in the table of captions, with their digits.
 _COLUMNS = {"cider": 3, "bleu4": 1, "meteor": 1, "rouge_l": 1, "spice": 1}
 
 
 def write_report(
-    folder,
-    results: Mapping,
+    folder: str | Path,
+    results: Mapping[str, Any],
     captions: Mapping[str, Caption],
     references: Mapping[str, Sequence[str]],
     paths: Mapping[str, str],
     resize: PictureResize,
 ) -> Path:
-    """Write the report of an evaluation.
+    """Writes the report of an evaluation.
 
     Args:
-        folder: Where to write it; made where it is missing.
-        results: What `sat-keras evaluate` writes as JSON. Scores that it lacks are left out.
-        captions: A `Caption` by image id.
-        references: The reference captions by image id.
-        paths: Picture files by image id.
-        resize: What resizes the pictures for the CNN, so that maps lie on what was seen.
+        folder: Folder for the page. It is created if it is missing.
+        results: What `sat-keras evaluate` writes as JSON. Missing scores are left out.
+        captions: `Caption` by image id.
+        references: Reference captions by image id.
+        paths: Picture file by image id.
+        resize: `PictureResize` of the encoder, so that maps cover what the CNN saw of a photo.
 
     Returns:
         Path of the page, `index.html` in the folder.
@@ -76,295 +77,218 @@ def write_report(
     Raises:
         ValueError: If a picture cannot be read.
     """
-    image_ids = sorted(captions, key=str)  # the order of the scores
-    each = PictureScores.decode(results["picture_scores"]).each("coco")
-    order = np.lexsort((each.get("rouge_l", each["cider"]), each["cider"]))
-    ranked = [image_ids[i] for i in order]
-    cider = dict(zip(image_ids, each["cider"].tolist(), strict=True))
+    table = _caption_table(results, captions)
+    by = ["cider", "rouge_l"] if "rouge_l" in table else ["cider"]
+    ranked = table.sort_values(by).index
     shown = min(_SHOWN, len(ranked) // 2 or 1)
 
-    def cards(chosen):
-        return "".join(
-            _card(image_id, captions[image_id], references[image_id], cider[image_id], picture)
-            for image_id in chosen
-            for picture in [ops.convert_to_numpy(resize(load_image(paths[image_id])))]
-        )
+    def card(image_id: str) -> dict[str, Any]:
+        caption, photo = captions[image_id], load_image(paths[image_id])
+        seen = seen_box(resize, *photo.shape[:2])
+        widget = attention_html(photo, caption.words, caption.attention, caption.gate, seen)
+        return {
+            "id": image_id,
+            "text": caption.text,
+            "cider": table.loc[image_id, "cider"],
+            "references": references[image_id],
+            "widget": Markup(widget),
+        }
 
-    entropies = [_mean_entropy(captions[image_id]) for image_id in image_ids]
-    values = {
-        "TITLE": html.escape(f"{results['dataset']} {results['split']}: captions and attention"),
-        "SUMMARY": html.escape(_summary(results)),
-        "SCORES": _score_tables(results),
-        "CHARTS": _charts(each["cider"], [captions[i] for i in image_ids], entropies),
-        "BEST": cards(ranked[::-1][:shown]),
-        "WORST": cards(ranked[:shown]),
-        "ORIGIN": _origin(results),
-        "DATA": _table_data(image_ids, captions, references, paths, each, entropies),
-    }
-    template = _TEMPLATE.read_text(encoding="utf-8")
-    page = re.sub(r"%([A-Z]+)%", lambda name: values[name[1]], template)
+    page = TEMPLATES.get_template("report.html").render(
+        results=results,
+        tables=_score_tables(results),
+        histograms=_histograms(table, captions),
+        best=[card(image_id) for image_id in ranked[::-1][:shown]],
+        worst=[card(image_id) for image_id in ranked[:shown]],
+        data=_table_data(table, references, paths),
+    )
     path = Path(folder) / REPORT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _summary(results):
-    """What was evaluated, in a line."""
-    return (
-        f"{results['pictures']:,} pictures, encoder {results['encoder']}, {results['attention']} "
-        f"attention, beam {results['beam']}, length penalty {results['length_penalty']}, seed "
-        f"{results['seed']}, on {results['hardware']}."
+def _caption_table(results: Mapping[str, Any], captions: Mapping[str, Caption]) -> pd.DataFrame:
+    """Returns one row for each picture: its caption, scores, number of words and mean entropy."""
+    image_ids = sorted(captions, key=str)  # the order of the picture scores
+    each = PictureScores.decode(results["picture_scores"]).each("coco")
+    found = [captions[image_id] for image_id in image_ids]
+    return pd.DataFrame(
+        {
+            "caption": [caption.text for caption in found],
+            **{name: each[name] for name in _COLUMNS if name in each},
+            "words": [len(caption.words) for caption in found],
+            "entropy": [
+                attention_entropy(caption.attention).mean() if caption.words else np.nan
+                for caption in found
+            ],
+        },
+        index=image_ids,
     )
 
 
 # Tables of scores
 
 
-def _score_tables(results):
-    """All numbers of the results, as tables."""
-    tables = [_caption_table(results)]
+def _score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns title, headings and rows of every table of scores."""
+    tables = [_protocol_table(results)]
     if "attention_scores" in results:
         tables.append(_attention_table(results["attention_scores"]))
-    for key, title in (
-        ("scenes", "What is true of the scenes"),
-        ("caption_statistics", "Captions"),
-    ):
+    for key, title in (("scenes", "Truth about the scenes"), ("caption_statistics", "Captions")):
         if key in results:
-            rows = [[_label(name), _number(value)] for name, value in results[key].items()]
-            tables.append(_table(title, ["", "value"], rows))
-    return "".join(tables)
+            rows = [_row(name, _cell(value)) for name, value in results[key].items()]
+            tables.append({"title": title, "headings": ["value"], "rows": rows})
+    return tables
 
 
-def _caption_table(results):
-    """Scores of captions, a row a metric and a column a protocol."""
-    protocols = list(results["scores"])
-    names = dict.fromkeys(name for scores in results["scores"].values() for name in scores)
-    rows = []
-    for name in names:
-        row = [_label(name)]
-        for protocol in protocols:
-            ends = results.get("intervals", {}).get(protocol, {}).get(name)
-            row.append(
-                _cell(results["scores"][protocol].get(name), ends, 3 if name == "cider" else 1)
-            )
-        rows.append(row)
+def _protocol_table(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the scores of captions, a row for each metric and a column for each protocol."""
+    scores, intervals = results["scores"], results.get("intervals", {})
+    names = dict.fromkeys(name for protocol in scores.values() for name in protocol)
+    rows = [
+        _row(
+            name,
+            *(
+                _cell(
+                    scores[protocol].get(name),
+                    3 if name == "cider" else 1,
+                    intervals.get(protocol, {}).get(name),
+                )
+                for protocol in scores
+            ),
+        )
+        for name in names
+    ]
     title = "Captions against references, by protocol; all but CIDEr in percent"
-    return _table(title, ["score", *protocols], rows)
+    return {"title": title, "headings": list(scores), "rows": rows}
 
 
-def _attention_table(scores):
-    """Scores of attention, beside those of attention that doesn't look."""
+def _attention_table(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the scores of attention beside those of uniform and of centred attention."""
     intervals, rows = scores.get("intervals", {}), []
     for name, value in scores.items():
-        is_base = name.endswith(("_uniform", "_centre"))
-        if name in _COUNTS or is_base or not isinstance(value, (int, float)):
+        is_baseline = name.endswith(("_uniform", "_centre"))
+        if name in _COUNTS or is_baseline or not isinstance(value, (int, float)):
             continue
         digits = 1 if unit_of(name) == "%" else 3
-        bases = [
-            _cell(scores.get(f"{name}_{base}"), None, digits) for base in ("uniform", "centre")
-        ]
-        unit = f' <span class="unit">{unit_of(name)}</span>'
-        label = html.escape(_label(name)) + unit
-        meaning = f'<span class="interval">{html.escape(_MEANINGS.get(name, ""))}</span>'
-        rows.append([_Markup(label + meaning), _cell(value, intervals.get(name), digits), *bases])
+        baselines = (_cell(scores.get(f"{name}_{kind}"), digits) for kind in ("uniform", "centre"))
+        rows.append(_row(name, _cell(value, digits, intervals.get(name)), *baselines))
     counts = ", ".join(f"{scores[name]:,} {_label(name)}" for name in _COUNTS if name in scores)
-    return _table(f"Attention: {counts}", ["score", "value", "uniform", "centre"], rows)
+    headings = ["value", "uniform", "centre"]
+    return {"title": f"Attention: {counts}", "headings": headings, "rows": rows}
 
 
-class _Markup(str):
-    """Text that is HTML already."""
+def _row(name: str, *cells: tuple[str, str]) -> dict[str, Any]:
+    meaning = _MEANINGS.get(name, "")
+    unit = unit_of(name) if meaning else ""
+    return {"label": _label(name), "unit": unit, "meaning": meaning, "cells": cells}
 
-    __slots__ = ()
 
-
-def _cell(value, ends, digits):
-    """A score above its interval."""
+def _cell(
+    value: float | None, digits: int | None = None, interval: Sequence[float] | None = None
+) -> tuple[str, str]:
+    """Returns the texts of a score and of its interval. Without `digits` three are significant."""
     if value is None:
-        return ""
-    text = f"{value:.{digits}f}"
-    if ends is None:
-        return text
-    span = " to ".join(f"{end:.{digits}f}" for end in ends)
-    return _Markup(f'{text}<span class="interval">{span}</span>')
+        return "", ""
+    if digits is None:
+        whole = isinstance(value, int)
+        return f"{value:,}" if whole else f"{value:.3g}" if value < 100 else f"{value:.1f}", ""
+    ends = "" if interval is None else " to ".join(f"{end:.{digits}f}" for end in interval)
+    return f"{value:.{digits}f}", ends
 
 
-def _table(title, headings, rows):
-    """A table whose first column names the rows."""
-
-    def text(cell):
-        return cell if isinstance(cell, _Markup) else html.escape(str(cell))
-
-    head = "".join(
-        f'<th scope="col"{" class=number" if i else ""}>{text(cell)}</th>' if cell else "<td></td>"
-        for i, cell in enumerate(headings)
-    )
-    body = "".join(
-        f'<tr><th scope="row">{text(first)}</th>'
-        + "".join(f'<td class="number">{text(cell)}</td>' for cell in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return (
-        f'<div class="scroll"><table><caption>{html.escape(title)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _label(name):
+def _label(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " "))
-
-
-def _number(value):
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:.3g}"
-        if value < 100
-        else f"{value:.1f}"
-    )
 
 
 # Histograms
 
 
-def _charts(cider, captions, entropies):
-    """How lengths, scores and entropies are spread over the pictures."""
-    lengths = np.array([len(caption.words) for caption in captions])
-    charts = [
-        _histogram(
-            lengths, np.arange(lengths.min() - 0.5, lengths.max() + 1), "Words of a caption", 1
-        ),
+def _histograms(table: pd.DataFrame, captions: Mapping[str, Caption]) -> list[dict[str, Any]]:
+    """Returns the distributions of lengths, scores and entropies over the pictures."""
+    words, cider, entropy = table["words"], table["cider"], table["entropy"].dropna()
+    edges = np.arange(words.min() - 0.5, words.max() + 1)
+    histograms = [
+        _histogram(words, edges, "Words of a caption", digits=0),
         _histogram(cider, np.linspace(0, max(cider.max(), 1e-9), 21), "CIDEr of a picture", 3),
     ]
-    spread = np.array([value for value in entropies if value is not None])
-    if len(spread):
-        most = max(math.log(math.prod(captions[0].attention.shape[1:])), spread.max())  # uniform
-        edges = np.linspace(min(spread.min(), most - 1e-6), most, 21)
-        charts.append(_histogram(spread, edges, "Entropy of a caption's maps, in nats", 2))
-    return "".join(charts)
+    if len(entropy):
+        num_regions = np.prod(captions[table.index[0]].attention.shape[1:])
+        highest = max(np.log(num_regions), entropy.max())  # uniform attention
+        edges = np.linspace(min(entropy.min(), highest - 1e-6), highest, 21)
+        histograms.append(_histogram(entropy, edges, "Entropy of a caption's maps, in nats", 2))
+    return histograms
 
 
-def _histogram(values, edges, title, digits):
-    """A histogram as SVG, with the mean marked, that says in words what it shows."""
-    width, height, left, top, bottom = 360, 190, 34, 26, 26
+def _histogram(values: Any, edges: np.ndarray, title: str, digits: int) -> dict[str, Any]:
+    """Returns bars, ticks and mean of a histogram, positions and heights in percent.
+
+    With `digits=0` the values are integers and every bar is one of them.
+    """
     counts, _ = np.histogram(values, edges)
-    low, high, most = edges[0], edges[-1], max(counts.max(), 1)
-
-    def x(value):
-        return left + (width - left - 8) * (value - low) / (high - low)
-
-    def y(count):
-        return height - bottom - (height - bottom - top) * count / most
-
-    bars = [
-        f'<rect class="bar" x="{x(a):.1f}" y="{y(n):.1f}" width="{max(x(b) - x(a) - 1, 0.5):.1f}" '
-        f'height="{y(0) - y(n):.1f}"><title>{_between(a, b, digits)}: {n:,} pictures</title></rect>'
-        for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
-        if n
-    ]
-    ticks = [
-        f'<text x="{x(value):.1f}" y="{height - 8}" text-anchor="middle">{value:.6g}</text>'
-        for value in _ticks(low, high)
-    ]
+    heights = np.round(100 * counts / counts.max(), 1)
+    low, high = edges[0], edges[-1]
     mean = float(np.mean(values))
-    anchor = "end" if x(mean) > 0.7 * width else "start"
-    shift = -4 if anchor == "end" else 4
-    described = (
-        f"Histogram. {title}: mean {mean:.{digits}f}, median {np.median(values):.{digits}f}, "
-        f"from {np.min(values):.{digits}f} to {np.max(values):.{digits}f}."
-    )
-    return (
-        f"<figure class=card><figcaption>{html.escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(described)}">'
-        f'<text x="{left - 5}" y="{y(most) + 4:.1f}" text-anchor="end">{most:,}</text>'
-        f'<text x="{left - 5}" y="{y(0):.1f}" text-anchor="end">0</text>'
-        f'<path class="axis" d="M{left} {y(0):.1f}H{width - 8}"/>{"".join(bars)}{"".join(ticks)}'
-        f'<path class="mean" d="M{x(mean):.1f} 6V{y(0):.1f}"/>'
-        f'<text class="of-mean" x="{x(mean) + shift:.1f}" y="14" text-anchor="{anchor}">'
-        f"mean {mean:.{digits}f}</text></svg></figure>"
-    )
+
+    def position(value: float) -> float:
+        return round(float(100 * (value - low) / (high - low)), 2)
+
+    def bar_name(start: float, end: float) -> str:
+        if digits == 0:
+            return f"{(start + end) / 2:.0f}"
+        return f"{start:.{digits}f} to {end:.{digits}f}"
+
+    ticks = MaxNLocator(5, integer=digits == 0).tick_values(low, high)
+    return {
+        "title": title,
+        "description": (
+            f"Histogram. {title}: mean {mean:.{digits or 1}f}, "
+            f"median {np.median(values):.{digits or 1}f}, "
+            f"from {np.min(values):.{digits}f} to {np.max(values):.{digits}f}."
+        ),
+        "most": int(counts.max()),
+        "bars": [
+            {"name": bar_name(a, b), "count": int(count), "height": float(height)}
+            for a, b, count, height in zip(edges[:-1], edges[1:], counts, heights, strict=True)
+        ],
+        "ticks": [(position(tick), f"{tick:.6g}") for tick in ticks if low <= tick <= high],
+        "mean": (position(mean), f"{mean:.{digits or 1}f}"),
+    }
 
 
-def _between(low, high, digits):
-    """A bar's range; whole numbers have a bar of their own."""
-    if digits == 1 and high - low == 1:
-        return f"{(low + high) / 2:.0f}"
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+# The table of all captions
 
 
-def _ticks(low, high, most=6):
-    """Round numbers from `low` to `high`, at most `most` of them."""
-    step = 10.0 ** math.floor(math.log10((high - low) / most))
-    step *= next(m for m in (1, 2, 5, 10, 20) if (high - low) / (m * step) <= most - 1)
-    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-# Captions
-
-
-def _card(image_id, caption, references, cider, picture):
-    """A caption with its picture, attention and references."""
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in references)
-    return (
-        f'<article class="card"><h3>{html.escape(caption.text) or "(no words)"}</h3>'
-        f'<p class="meta">{html.escape(str(image_id))}, CIDEr {cider:.3f}</p>'
-        f"{attention_html(picture, caption.words, caption.attention, caption.gate)}"
-        f"<details open><summary>{len(references)} references</summary><ul>{items}</ul></details>"
-        "</article>"
-    )
-
-
-def _mean_entropy(caption):
-    """Mean entropy of the words' maps in nats, or None for a caption without words."""
-    return float(attention_entropy(caption.attention).mean()) if caption.words else None
-
-
-def _table_data(image_ids, captions, references, paths, each, entropies):
-    """The table of all captions, as JSON that closes no script."""
-    names = [name for name in _COLUMNS if name in each]
-    columns = [
-        {"label": "Picture", "kind": "text"},
-        {"label": "Caption", "kind": "text"},
-        *({"label": _label(n), "kind": "number", "digits": _COLUMNS[n]} for n in names),
-        {"label": "Words", "kind": "number", "digits": 0},
-        {"label": "Entropy", "kind": "number", "digits": 2},
+def _table_data(
+    table: pd.DataFrame, references: Mapping[str, Sequence[str]], paths: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns columns and rows of the table of all captions, for JSON."""
+    digits = {**_COLUMNS, "words": 0, "entropy": 2}
+    columns: list[dict[str, Any]] = [
+        {"label": label, "kind": "text"} for label in ("Picture", "Caption")
     ]
-    rows = []
-    for i, image_id in enumerate(image_ids):
-        caption = captions[image_id]
-        scores = [round(float(each[name][i]), 4) for name in names]
-        entropy = None if entropies[i] is None else round(entropies[i], 4)
-        row = {
+    columns += [
+        {"label": _LABELS.get(name, name.capitalize()), "kind": "number", "digits": digits[name]}
+        for name in table.columns[1:]
+    ]
+    values = table.round(4).astype(object).where(table.notna(), None).itertuples(name=None)
+    rows = [
+        {
             "id": str(image_id),
-            "values": [str(image_id), caption.text, *scores, len(caption.words), entropy],
+            "values": [str(image_id), *cells],
             "references": list(references[image_id]),
+            "picture": _thumbnail(paths[image_id]) if i < _MOST_THUMBNAILS else None,
         }
-        if i < _MOST_THUMBNAILS:
-            row["picture"] = _thumbnail(paths[image_id])
-        rows.append(row)
-    return json.dumps({"columns": columns, "rows": rows}).replace("<", "\\u003c")
+        for i, (image_id, *cells) in enumerate(values)
+    ]
+    return {"columns": columns, "rows": rows}
 
 
-def _thumbnail(path):
-    """A small JPEG of a picture file, as a data URI."""
+def _thumbnail(path: str) -> str:
+    """Returns a small JPEG of a picture file, as a data URI."""
     image = Image.fromarray(load_image(path))
     image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     file = io.BytesIO()
     image.save(file, format="jpeg", quality=72, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _origin(results):
-    """Commands, versions and config."""
-    commands = "".join(
-        f"<p><code>{html.escape(command)}</code></p>"
-        for command in results["command"].split(" && ")
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    config = html.escape(json.dumps(results["config"], indent=1))
-    return (
-        f"{commands}<p class=muted>{html.escape(versions)}; {results['seconds']:,} seconds.</p>"
-        f"<details><summary>Configuration</summary><div class=scroll><pre>{config}</pre></div>"
-        "</details>"
-    )
