@@ -1,6 +1,8 @@
 """Boxes of objects, read from small files in the official formats."""
 
 import json
+import shutil
+import zipfile
 
 import pandas as pd
 import pytest
@@ -66,6 +68,43 @@ def test_flickr30k_entities(entities):
     expected = [("1000092795", name, phrase, *box, 333, 500) for name, phrase, box in rows]
     assert list(table.itertuples(index=False, name=None)) == expected
     assert load_boxes([entities], ["another"]).empty
+
+
+def test_flickr8k_ids_find_their_boxes(entities):
+    table = load_boxes([entities], ["1000092795_693b08cb0e", "7_1"])
+    assert set(table["image_id"]) == {"1000092795_693b08cb0e"}
+    both = load_boxes([entities], ["1000092795_693b08cb0e", "1000092795"])
+    assert len(both) == 2 * len(table)
+
+
+@pytest.mark.parametrize("inner", ["", "annotations/"])
+@pytest.mark.parametrize("name", ["Flickr30kEntities_annotations.zip", "annotations.zip"])
+def test_packed_entities_are_unpacked_ones(entities, tmp_path_factory, name, inner):
+    folder = tmp_path_factory.mktemp("data")
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        for path in entities.glob("*/*"):
+            archive.write(path, f"{inner}{path.parent.name}/{path.name}")
+    expected = load_boxes([entities])
+    for place in (folder, folder / name):
+        pd.testing.assert_frame_equal(load_boxes([place]), expected)
+
+
+def test_entities_are_found_unpacked_in_a_data_folder(entities, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copytree(entities, folder / "Flickr30kEntities")
+    pd.testing.assert_frame_equal(load_boxes([folder]), load_boxes([entities]))
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    (tmp_path / "annotations.zip").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"annotations.zip is damaged.*Received"):
+        load_boxes([tmp_path])
+
+
+def test_flickr8k_pictures_have_boxes(shared):
+    table = load_boxes([shared / "flickr8k"], ["1000268201_693b08cb0e"])
+    assert set(table["image_id"]) == {"1000268201_693b08cb0e"}
+    assert "girl" in set(table["name"])
 
 
 def test_coco_instances(tmp_path):

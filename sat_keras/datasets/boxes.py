@@ -1,21 +1,31 @@
-"""Where the objects are: boxes of Flickr30k Entities and of COCO, for the scores of attention.
+"""Boxes of objects, of Flickr30k Entities and of COCO, to score attention with.
 
-Both are read into one table of named boxes. Which of them a caption's word names is decided by
-`words_to_boxes`, as `sat_keras.datasets.scenes.words_to_boxes` does for drawn scenes.
+`load_boxes` reads both into one table of named boxes, and `words_to_boxes` finds the boxes that a
+caption's words name. For drawn scenes, `sat_keras.datasets.scenes` has a `words_to_boxes` of its
+own.
 """
 
 import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 BOX = ("x0", "y0", "x1", "y1")
 COLUMNS = ("image_id", "name", "phrase", *BOX, "width", "height")
 
+# Where Flickr30k Entities may lie in a data folder.
+_ENTITIES = (
+    "Flickr30kEntities_annotations.zip",
+    "annotations.zip",
+    *("Flickr30kEntities", "Flickr30kEntities_annotations", "flickr30k_entities", "annotations"),
+)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _PHRASE = re.compile(r"\[/EN#(?P<chain>\d+)(?:/[^\s\]/]+)+ (?P<text>[^\]]+)\]")
 _SINGULAR = {
@@ -23,7 +33,7 @@ _SINGULAR = {
     **{"feet": "foot", "mice": "mouse", "knives": "knife", "leaves": "leaf", "shelves": "shelf"},
     **{plural: plural for plural in ("glasses", "scissors", "skis")},
 }
-# What else captions call COCO's categories.
+# Other names of COCO's categories.
 _OTHER_NAMES = {
     **dict.fromkeys(
         ("man", "woman", "boy", "girl", "child", "kid", "baby", "guy", "lady", "player", "rider"),
@@ -37,65 +47,66 @@ _OTHER_NAMES = {
     **{"racket": "tennis racket", "racquet": "tennis racket", "fridge": "refrigerator"},
     **{"puppy": "dog", "kitten": "cat", "calf": "cow", "lamb": "sheep"},
 }
-# Names that are no kind of what their last word names.
+# Names of which the last word alone means another thing.
 _COMPOUNDS = ("hot dog", "teddy bear")
 
 
 def load_boxes(
     paths: Sequence[str | os.PathLike], image_ids: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Load the boxes of Flickr30k Entities or of COCO.
+    """Loads the boxes of Flickr30k Entities or of COCO.
+
+    Every picture of Flickr8k is in Flickr30k Entities: the image id `1000268201_693b08cb0e` of
+    Flickr8k finds the boxes of `1000268201`.
 
     Args:
-        paths: a folder of Flickr30k Entities, with the folders `Annotations` and `Sentences` in it,
-            or COCO's files `instances_<part><year>.json`, one or several.
-        image_ids: the pictures to load; None for all.
+        paths: Paths of Flickr30k Entities (the folder with `Annotations` and `Sentences`, its zip
+            archive, or a data folder that holds either), or of COCO's files
+            `instances_<part><year>.json`.
+        image_ids: Image ids of the pictures to load. `None` loads all.
 
     Returns:
-        DataFrame with one row for each name of each box: `image_id` (as in the captions table),
-        `name` (of what is in the box, in small letters and the singular: a phrase's last word for
-        Entities, the category for COCO), `phrase` (as it was written), the box `x0, y0, x1, y1` in
-        pixels of the original picture (x right, y down, x1 and y1 exclusive), and the original
-        picture's `width` and `height`.
+        `pandas.DataFrame` with one row for each name of each box: `image_id` (as in `image_ids`),
+        `name` (lower case, singular: a phrase's last word for Entities, the category for COCO),
+        `phrase` (as written), the box `x0, y0, x1, y1` in pixels of the original picture (x right,
+        y down, x1 and y1 exclusive), and the original picture's `width` and `height`.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a file cannot be read; the message names it.
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a file cannot be read. The message names it.
 
     Example:
-    ```python
-    objects = load_boxes(["data/coco2014/annotations/instances_val2014.json"])
-    ```
+    >>> objects = load_boxes(["data/coco2014/annotations/instances_val2014.json"])
 
     Reference:
-        Plummer et al., "Flickr30k Entities", 2015; Lin et al., "Microsoft COCO", 2014.
+        Plummer et al. 2015, "Flickr30k Entities"; Lin et al. 2014, "Microsoft COCO".
     """
     wanted = None if image_ids is None else set(image_ids)
-    rows = []
+    rows: list[tuple] = []
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(
-                "Expected a folder of Flickr30k Entities or a file instances_<part><year>.json of "
-                f"COCO. Received: {str(path)!r}, which does not exist"
+                "Expected Flickr30k Entities (a folder or zip archive) or a file "
+                "instances_<part><year>.json of COCO. "
+                f"Received: {str(path)!r}, which does not exist"
             )
-        rows += _entities_rows(path, wanted) if path.is_dir() else _coco_rows(path, wanted)
+        is_entities = path.is_dir() or path.suffix == ".zip"
+        rows += _entities_rows(path, wanted) if is_entities else _coco_rows(path, wanted)
     return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(ignore_index=True)
 
 
 def words_to_boxes(words: Sequence[str], objects: pd.DataFrame) -> list[list[tuple] | None]:
-    """Find the boxes of the objects that each word of a caption names.
+    """Finds the boxes of the objects that each word of a caption names.
 
-    A word names what bears its name, whatever else is said of it: "dog" means all dogs in the
-    picture, since of several nothing tells which one is meant. Number does not matter ("dogs").
-    Of a name of several words ("hot dog") the last one stands for all.
+    A word names every object of its name: "dog" and "dogs" name all dogs in the picture, whatever
+    else the caption says of them. In a name of several words ("hot dog"), the last word names it.
 
     Args:
-        words: list of words (a caption split as the model wrote it).
-        objects: the picture's rows of the table of boxes.
+        words: Words of a caption.
+        objects: The picture's rows of the table of boxes.
 
     Returns:
-        List as long as `words`: the boxes `(x0, y0, x1, y1)` of what the word names, or None where
-        it names nothing that has a box.
+        List as long as `words`: the boxes `(x0, y0, x1, y1)` that the word names, or `None`.
 
     Example:
     >>> objects = pd.DataFrame([dict(name="dog", x0=0, y0=0, x1=9, y1=9)])
@@ -104,7 +115,7 @@ def words_to_boxes(words: Sequence[str], objects: pd.DataFrame) -> list[list[tup
     """
     by_name = dict(list(objects.groupby("name")))
     words = [_singular(re.sub(r"[^a-z-]", "", word.lower())) for word in words]
-    boxes = []
+    boxes: list[list[tuple] | None] = []
     for before, word in zip(["", *words], words, strict=False):
         names = [f"{before} {word}", word, _OTHER_NAMES.get(word)]
         names = names[:1] if names[0] in _COMPOUNDS else names
@@ -115,7 +126,7 @@ def words_to_boxes(words: Sequence[str], objects: pd.DataFrame) -> list[list[tup
 
 
 def _singular(word: str) -> str:
-    """The singular of a noun, as far as rules go; the same for both of what is compared."""
+    """Returns the singular of a noun, by rules that both sides of a comparison go through."""
     if word in _SINGULAR:
         return _SINGULAR[word]
     for ending, singular in (("ies", "y"), ("sses", "ss"), ("shes", "sh"), ("ches", "ch")):
@@ -127,38 +138,62 @@ def _singular(word: str) -> str:
     return word if word.endswith(("ss", "us", "is")) else word.removesuffix("s")
 
 
-def _entities_rows(folder: Path, wanted: set[str] | None) -> Iterator[tuple]:
-    """The rows of `load_boxes` of a folder of Flickr30k Entities."""
-    if not (folder / "Annotations").is_dir() or not (folder / "Sentences").is_dir():
-        raise FileNotFoundError(
-            "Expected the folders Annotations and Sentences of Flickr30k Entities; unpack its "
-            f"annotations.zip. Received: {str(folder)!r}"
-        )
-    for path in sorted((folder / "Annotations").glob("*.xml")):
-        if wanted is not None and path.stem not in wanted:
+def _entities_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
+    """Yields the rows of `load_boxes` from Flickr30k Entities."""
+    root = _entities_root(path)
+    # Image ids by the number that Entities knows a picture by.
+    ids_by_number: dict[str, list[str]] = {}
+    for image_id in sorted(wanted or ()):
+        ids_by_number.setdefault(image_id.split("_")[0], []).append(image_id)
+    files = [file for file in (root / "Annotations").iterdir() if file.name.endswith(".xml")]
+    for file in sorted(files, key=lambda file: file.name):
+        number = file.name.removesuffix(".xml")
+        image_ids = [number] if wanted is None else ids_by_number.get(number, [])
+        if not image_ids:
             continue
-        boxes, size = _read_annotation(path)
-        sentences = (folder / "Sentences" / f"{path.stem}.txt").read_text(encoding="utf-8")
+        boxes, size = _read_annotation(file)
+        sentences = (root / "Sentences" / f"{number}.txt").read_text(encoding="utf-8")
         for match in _PHRASE.finditer(sentences):
             phrase = match["text"].strip()
             name = _singular(phrase.lower().split()[-1])
             for box in boxes.get(match["chain"], ()):
-                yield (path.stem, name, phrase, *box, *size)
+                for image_id in image_ids:
+                    yield (image_id, name, phrase, *box, *size)
 
 
-def _read_annotation(path: Path) -> tuple[dict[str, list[tuple]], tuple[int, int]]:
-    """{number of an entity: its boxes} and the picture's (width, height) of an annotation file."""
+def _entities_root(path: Path) -> Any:
+    """Returns the path, of a folder or in an archive, that holds Annotations and Sentences."""
+    for place in (path, *(path / name for name in _ENTITIES)):
+        if not place.exists():
+            continue
+        try:
+            root: Any = place if place.is_dir() else zipfile.Path(place)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise ValueError(
+                f"The archive {place} is damaged or incomplete; get it again. Received: {error}"
+            ) from error
+        for folder in (root, *(each for each in root.iterdir() if each.is_dir())):
+            if (folder / "Annotations").is_dir() and (folder / "Sentences").is_dir():
+                return folder
+    raise FileNotFoundError(
+        "Expected the folders Annotations and Sentences of Flickr30k Entities, or its "
+        f"annotations.zip. Received: {str(path)!r}"
+    )
+
+
+def _read_annotation(path: Any) -> tuple[dict[str, list[tuple]], tuple[int, int]]:
+    """Returns the boxes by the number of an entity, and the picture's (width, height)."""
+    boxes: dict[str, list[tuple]] = {}
     try:
-        root = ElementTree.parse(path).getroot()
-        size = int(root.findtext("size/width")), int(root.findtext("size/height"))
-        boxes = {}
+        root = ElementTree.fromstring(path.read_bytes())
+        size = _integer(root, "size/width"), _integer(root, "size/height")
         for thing in root.iter("object"):
             for box in thing.iter("bndbox"):
-                x0, y0, x1, y1 = (int(box.findtext(side)) for side in _SIDES)
+                x0, y0, x1, y1 = (_integer(box, side) for side in _SIDES)
                 for name in thing.iter("name"):
-                    # The file counts pixels from 1 and the last one belongs to the box.
-                    boxes.setdefault(name.text, []).append((x0 - 1, y0 - 1, x1, y1))
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
+                    # The file counts pixels from 1, and the last one belongs to the box.
+                    boxes.setdefault(str(name.text), []).append((x0 - 1, y0 - 1, x1, y1))
+    except (ElementTree.ParseError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"The file {path} is no annotation of Flickr30k Entities; unpack annotations.zip "
             f"again. Received: {type(error).__name__}: {error}"
@@ -166,8 +201,12 @@ def _read_annotation(path: Path) -> tuple[dict[str, list[tuple]], tuple[int, int
     return boxes, size
 
 
+def _integer(element: ElementTree.Element, name: str) -> int:
+    return int(element.findtext(name) or "")
+
+
 def _coco_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
-    """The rows of `load_boxes` of a file of COCO's instances, crowds included."""
+    """Yields the rows of `load_boxes` from a file of COCO's instances, crowds included."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
@@ -181,7 +220,7 @@ def _coco_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
             if width > 0 and height > 0:
                 key = " ".join(map(_singular, name.split()))
                 yield (image_id, key, name, x, y, x + width, y + height, *sizes[note["image_id"]])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"The file {path} is no file of COCO's instances: expected JSON with 'images' (id, "
             "width, height), 'categories' (id, name) and 'annotations' (image_id, category_id, "
