@@ -1,26 +1,29 @@
 """The decoder's loop over the steps of a caption, with its gradient written out.
 
-Automatic differentiation would keep a tensor of shape (batch, captions, regions, attention_dim)
-for every step and compute every weight's gradient step by step. Here the backward pass computes
-that tensor again, inside loops that never write it to memory (`fusion`), and whatever is a sum over
-the steps is computed for all of them after the loop.
+The equations are those of `sat_keras.paper.decoder.AttentionDecoder.recurrent_step`.
+
+Automatic differentiation keeps a tensor of shape (batch, captions, regions, attention_dim) for
+every step and computes every weight's gradient step by step. Here the backward pass recomputes that
+tensor inside loops that XLA fuses, so that it is never written to memory (`backend.xla`), and sums
+over the steps are one matrix product after the loop.
 
 The attention's hidden layer is computed as
 
     tanh(k_i + q) = 1 - 2 s_i,  s_i = 1 / (1 + exp(2 k_i) exp(2 q))
 
-The exponentials are taken once for every region and once for every caption's step; what is left for
-every pair of the two is a product and a quotient, less than half the work of a tanh. As the softmax
-does not see the 1, nor does its gradient, which sums to 0 over the regions, only `s` appears below.
+The exponentials are taken once for each region and once for each caption and step. What remains for
+each pair of the two is a product and a quotient, less than half the work of a tanh. The constant 1
+changes neither the softmax nor its gradient, which sums to 0 over the regions, so that only `s`
+appears below.
 """
 
-import collections
-import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from keras import ops
 
+from sat_keras.backend.scan import scan, unpack
 from sat_keras.backend.xla import fused, has_fusion
-from sat_keras.paper.hard_attention import Sampling, mix_selection, select_regions
 
 # exp(2 * 43) and its inverse are float32 numbers, and tanh is 1 long before.
 LARGEST_KEY = 43.0
@@ -28,80 +31,152 @@ LARGEST_KEY = 43.0
 # Lengths of a sum over regions that XLA unrolls. VGG's 196 regions are 14 rows of 14.
 ROWS = range(4, 17)
 
+# exp of it is 0 in float32.
+MASKED_SCORE = -1e9
 
-class RecurrenceWeights(
-    collections.namedtuple(
-        "RecurrenceWeights", ["kernels", "context_kernel", "score_vector", "gate_bias"]
-    )
-):
+
+class RecurrenceWeights(NamedTuple):
     """The weights of a step.
 
     Attributes:
-        kernels: All that multiplies the hidden state, side by side, so that it is one matrix
-            product: `W_h` of the attention, `w_beta` of the gate and `U` of the LSTM, shape
-            `(hidden_dim, attention_dim + 1 + 4 * hidden_dim)`.
+        kernels: All kernels that multiply the hidden state, side by side for one matrix product:
+            `W_h` of the attention, `w_beta` of the gate (if there is one) and `U` of the LSTM,
+            shape `(hidden_dim, attention_dim + has_gate + 4 * hidden_dim)`.
         context_kernel: `W_z` of the LSTM, shape `(feature_dim, 4 * hidden_dim)`.
         score_vector: `v` of the attention, shape `(attention_dim, 1)`.
-        gate_bias: `b` of the gate, shape `(1,)`, float32. Large, it holds the gate open.
+        gate_bias: `b` of the gate, shape `(1,)`, float32; `None` without a gate.
     """
 
-    __slots__ = ()
+    kernels: Any
+    context_kernel: Any
+    score_vector: Any
+    gate_bias: Any = None
 
 
-def attention_recurrence(embedded, hidden, cell, annotations, keys, weights, sampling=None):
-    """Look at the picture and update the LSTM, for all steps of a caption.
+class Words(NamedTuple):
+    """What the previous words contribute to the steps, each in float32 with the steps first.
 
-    For every step, with the embedded word `x` and the previous hidden and cell state `h`, `c`
+    Attributes:
+        lstm: Tensor of shape `(steps, batch_size, captions, 4 * hidden_dim)`, the word's block of
+            the LSTM, its bias included.
+        glance: Tensor of shape `(steps, batch_size, captions, attention_dim + has_gate)`, the
+            word's parts of query and gate, or `None` where they do not know the word.
+    """
+
+    lstm: Any
+    glance: Any = None
+
+
+class Choice(NamedTuple):
+    """What decides hard attention's regions, for all steps.
+
+    Attributes:
+        noise: Tensor of shape `(steps, batch_size, captions, num_regions)`, Gumbel noise.
+        expected: Tensor of shape `(batch_size, 1, 1)`, 1 for pictures with the expected context.
+    """
+
+    noise: Any
+    expected: Any
+
+
+class Inputs(NamedTuple):
+    """All tensors of the loop; `None` for what a model does not have."""
+
+    lstm: Any
+    glance: Any
+    hidden: Any
+    cell: Any
+    annotations: Any
+    keys: Any
+    kernels: Any
+    context_kernel: Any
+    score_vector: Any
+    gate_bias: Any
+    mask_bias: Any
+    noise: Any
+    expected: Any
+
+    @property
+    def weights(self) -> RecurrenceWeights:
+        """The weights among them."""
+        return RecurrenceWeights(
+            self.kernels, self.context_kernel, self.score_vector, self.gate_bias
+        )
+
+    def at(self, t: Any) -> tuple[Words, Choice | None]:
+        """Returns the words and the choice of one step."""
+        glance = None if self.glance is None else self.glance[t]
+        choice = None if self.noise is None else Choice(self.noise[t], self.expected)
+        return Words(self.lstm[t], glance), choice
+
+
+def attention_recurrence(
+    words: Words,
+    hidden: Any,
+    cell: Any,
+    annotations: Any,
+    keys: Any,
+    weights: RecurrenceWeights,
+    mask: Any = None,
+    choice: Choice | None = None,
+) -> dict[str, Any]:
+    """Attends to the picture and updates the LSTM, for all steps of a caption.
+
+    For every step, with the previous word's block `x` and the previous states `h`, `c`
 
     1. `e_i = v . tanh(k_i + W_h h)`, `alpha = softmax(e)`, `z_hat = sum_i alpha_i a_i`
     2. `beta = sigmoid(w_beta . h + b)`, `z = beta z_hat`
     3. `i, f, g, o = x + U h + W_z z`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`,
        `h = sigmoid(o) tanh(c)`
 
-    Where the word has parts for the query and the gate too, `W_h h` and `w_beta . h` above are the
-    sums with them.
+    `words.glance` is added to `W_h h` and `w_beta . h`. With `choice`, hard attention: a drawn
+    region's annotation vector replaces `z_hat`, and no gradient flows from it to `alpha`.
 
-    With `sampling`, hard attention: a drawn region's annotation vector takes the place of `z_hat`.
-    No gradient flows from there to `alpha`, only through the expected contexts and through whatever
-    is done with the attention weights that are returned.
-
-    The matrix products have the dtype of the weights, everything else is float32 at any precision.
+    Matrix products have the dtype of the weights, everything else is float32 at any precision.
 
     Args:
-        embedded: Tensor `x` of shape `(steps, batch_size, captions, 4 * hidden_dim)`, the previous
-            words after the LSTM's block for them, its bias included. If it is as wide as
-            `weights.kernels`, the words' parts of query and gate come first.
+        words: `Words` of all steps.
         hidden, cell: Tensors of shape `(batch_size, captions, hidden_dim)`, the initial states.
         annotations: Tensor `a` of shape `(batch_size, num_regions, feature_dim)`.
         keys: Tensor `k` of shape `(batch_size, num_regions, attention_dim)`.
         weights: `RecurrenceWeights`.
-        sampling: `sat_keras.paper.attention.Sampling` with the noise of all steps, `None` for soft
-            attention.
+        mask: Optional boolean tensor of shape `(batch_size, num_regions)`, `False` for padding.
+        choice: `Choice` of all steps, `None` for soft attention.
 
     Returns:
-        Tuple `(hidden, context, attention_weights, gate)` of float32 tensors with one row a step,
-        shapes `(steps, batch_size, captions, hidden_dim)`, `(..., feature_dim)`,
-        `(..., num_regions)` and `(..., 1)`. With `sampling` fifth the `locations`, int32, shape
-        `(steps, batch_size, captions)`.
+        Dictionary of float32 tensors with one row a step: `hidden`, shape
+        `(steps, batch_size, captions, hidden_dim)`, `context`, `(..., feature_dim)`,
+        `attention_weights`, `(..., num_regions)`, and `gate`, `(..., 1)`.
 
     Reference:
         Xu et al. 2015, equations 1 to 6 and section 4.2.1.
     """
-    outputs = _recurrence(
-        *(ops.cast(value, "float32") for value in (embedded, hidden, cell)),
-        annotations,
-        keys,
-        *weights,
-        *(sampling or ()),
+    states = (ops.cast(state, "float32") for state in (hidden, cell))
+    inputs = Inputs(
+        *words, *states, annotations, keys, *weights, mask_bias(mask), *(choice or (None, None))
     )
-    steps = _unpack(outputs, _widths(hidden, annotations, sampling))
-    found = steps["hidden"], steps["context"], steps["attention_weights"], steps["gate"]
-    return found if sampling is None else (*found, ops.cast(steps["locations"][..., 0], "int32"))
+    present = [name for name, value in inputs._asdict().items() if value is not None]
+    run = _recurrence(tuple(present))
+    outputs = run(*(getattr(inputs, name) for name in present))
+    steps = unpack(outputs, _widths(inputs))
+    return {name: steps[name] for name in ("hidden", "context", "attention_weights", "gate")}
+
+
+def mask_bias(mask: Any) -> Any:
+    """Returns what is added to the scores: 0, or a large negative number at padding.
+
+    Args:
+        mask: Boolean tensor of shape `(batch_size, num_regions)`, or `None`.
+
+    Returns:
+        Float32 tensor of shape `(batch_size, 1, num_regions)`, or `None`.
+    """
+    return None if mask is None else ops.where(ops.expand_dims(mask, 1), 0.0, MASKED_SCORE)
 
 
 @fused
 def lstm_update(units, cell):
-    """Update the LSTM from the pre-activations of its four gates.
+    """Updates the LSTM from the pre-activations of its four gates.
 
     Args:
         units: Tensor of shape `(..., 4 * hidden_dim)`: input, forget, candidate and output, the
@@ -122,7 +197,7 @@ def lstm_update(units, cell):
 
 @fused
 def attention_factors(keys):
-    """Compute `exp(2 k)`, what keys or queries put into the attention's hidden layer.
+    """Computes `exp(2 k)`, the factor of a key or a query in the attention's hidden layer.
 
     Args:
         keys: Tensor of any shape.
@@ -133,35 +208,53 @@ def attention_factors(keys):
     return ops.exp(2 * ops.clip(ops.cast(keys, "float32"), -LARGEST_KEY, LARGEST_KEY))
 
 
-def attention_step(embedded, hidden, cell, annotations, factors, weights, sampling=None):
-    """Do one step of `attention_recurrence`.
+def attention_step(
+    words: Words,
+    hidden: Any,
+    cell: Any,
+    annotations: Any,
+    factors: Any,
+    weights: RecurrenceWeights,
+    mask_bias: Any = None,
+    choice: Choice | None = None,
+) -> dict[str, Any]:
+    """Computes one step of `attention_recurrence`.
 
     Args:
-        embedded: One step of `embedded` in `attention_recurrence`.
+        words: `Words` of this step.
         hidden, cell, annotations, weights: As there.
         factors: Tensor `attention_factors(keys)`.
-        sampling: `Sampling` with the noise of this step, or `None`.
+        mask_bias: Result of the function `mask_bias`, or `None`.
+        choice: `Choice` of this step, or `None`.
 
     Returns:
         Dictionary of float32 tensors of shape `(batch_size, captions, ...)`: the new `hidden` and
         `cell`, the `context` after and `looked` before the gate, `attention_weights`, `gate` and
-        the `activations` of the LSTM's gates; with `sampling` also `locations`, shape
+        the `activations` of the LSTM's gates; with `choice` also `locations`, shape
         `(batch_size, captions, 1)`.
     """
     dtype = weights.kernels.dtype
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
     attention_dim = factors.shape[-1]
-    glance = _add_words(products[..., : attention_dim + 1], embedded, products.shape[-1])
-    attention_weights = _attend(glance, factors, weights.score_vector)
+    width = attention_dim + (weights.gate_bias is not None)
+    glance = products[..., :width]
+    if words.glance is not None:
+        glance = ops.cast(glance, "float32") + words.glance
+    masks = () if mask_bias is None else (mask_bias,)
+    attention_weights = _attend(glance[..., :attention_dim], factors, weights.score_vector, *masks)
     selection, located = attention_weights, {}
-    if sampling is not None:
-        selection, locations = select_regions(attention_weights, *sampling)
+    if choice is not None:
+        locations = ops.argmax(ops.log(attention_weights) + choice.noise, axis=-1)
+        selection = _select(attention_weights, locations, choice.expected)
         located = {"locations": ops.cast(ops.expand_dims(locations, -1), "float32")}
     looked = ops.matmul(ops.cast(selection, dtype), annotations)
     looked = ops.cast(looked, "float32")
-    gate, context = _open_gate(glance[..., attention_dim], looked, weights.gate_bias)
+    if weights.gate_bias is None:
+        gate, context = ops.ones_like(looked[..., :1]), looked
+    else:
+        gate, context = _open_gate(glance[..., attention_dim], looked, weights.gate_bias)
     update = ops.matmul(ops.cast(context, dtype), weights.context_kernel)
-    hidden, cell, activations = _update_lstm(embedded, products, update, cell)
+    hidden, cell, activations = _update_lstm(words.lstm, products[..., width:], update, cell)
     return {
         "hidden": hidden,
         "cell": cell,
@@ -174,8 +267,14 @@ def attention_step(embedded, hidden, cell, annotations, factors, weights, sampli
     }
 
 
+def _select(weights: Any, locations: Any, expected: Any) -> Any:
+    """Returns `alpha` for pictures with the expected context, else the region's one-hot vector."""
+    chosen = ops.one_hot(locations, weights.shape[-1], dtype=weights.dtype)
+    return expected * weights + (1 - expected) * chosen
+
+
 def _sigmoids(queries, factors):
-    """Compute `s_i` of the module's description from factors of queries and keys.
+    """Computes `s_i` of the module's description from the factors of queries and keys.
 
     Args:
         queries: Tensor of shape `(..., batch_size, captions, attention_dim)`.
@@ -187,98 +286,126 @@ def _sigmoids(queries, factors):
     return 1 / (1 + ops.expand_dims(queries, -2) * ops.expand_dims(factors, 1))
 
 
-def _add_words(products, embedded, width):
-    """Add the words' parts of query and gate, in `embedded` if it has this width."""
-    if embedded.shape[-1] < width:
-        return products
-    return ops.cast(products, "float32") + embedded[..., : products.shape[-1]]
-
-
 @fused
-def _attend(glance, factors, score_vector):
-    """Compute the attention weights from the query, which the gate's product follows."""
-    query = attention_factors(glance[..., : factors.shape[-1]])
+def _attend(query: Any, factors: Any, score_vector: Any, *mask_bias: Any) -> Any:
+    """Computes the attention weights."""
+    query = attention_factors(query)
     score_vector = -2 * ops.cast(score_vector[:, 0], "float32")
-    return ops.softmax(ops.matmul(_sigmoids(query, factors), score_vector), axis=-1)
+    scores = ops.matmul(_sigmoids(query, factors), score_vector)
+    return ops.softmax(sum(mask_bias, scores), axis=-1)
 
 
 @fused
 def _open_gate(product, looked, bias):
-    """Compute the gate and the context behind it."""
+    """Computes the gate and the gated context."""
     gate = ops.sigmoid(ops.cast(ops.expand_dims(product, -1), "float32") + bias)
     return gate, gate * looked
 
 
 @fused
-def _update_lstm(embedded, products, update, cell):
-    """Add up what reaches the LSTM's gates and update it."""
-    width = update.shape[-1]
-    embedded, products = embedded[..., -width:], products[..., -width:]
+def _update_lstm(embedded: Any, products: Any, update: Any, cell: Any) -> Any:
+    """Adds what reaches the LSTM's gates and updates it."""
     units = embedded + ops.cast(products, "float32") + ops.cast(update, "float32")
     return lstm_update(units, cell)
 
 
-@ops.custom_gradient
-def _recurrence(embedded, hidden, cell, annotations, keys, *rest):
-    """Run the loop; see `attention_recurrence`. One output tensor suits every backend."""
-    number = len(RecurrenceWeights._fields)
-    weights = RecurrenceWeights(*rest[:number])
-    sampling = Sampling(*rest[number:]) if rest[number:] else None
-    widths = _widths(hidden, annotations, sampling)
-    factors = attention_factors(keys)
+def _recurrence(present: tuple[str, ...]) -> Callable[..., Any]:
+    """Returns the loop as a function with a gradient of the tensors that are present.
 
-    def step(t, last):
-        now = sampling and Sampling(sampling.noise[t], sampling.expected)
+    Args:
+        present: Fields of `Inputs` that are not `None`, in order.
+
+    Returns:
+        Function of these tensors. It returns one tensor, which suits every backend's custom
+        gradients; `unpack` splits it.
+    """
+
+    def collect(tensors: Any) -> Inputs:
+        return Inputs(
+            **{**dict.fromkeys(Inputs._fields), **dict(zip(present, tensors, strict=True))}
+        )
+
+    @ops.custom_gradient
+    def run(*tensors: Any) -> Any:
+        inputs = collect(tensors)
+        outputs = _forward(inputs)
+
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            upstream = args[0] if upstream is None else upstream
+            found = _backward(upstream, outputs, inputs)
+            # Noise and mask have no gradient.
+            return [
+                found[name] if name in found else ops.zeros_like(value)
+                for name, value in zip(present, tensors, strict=True)
+            ]
+
+        return outputs, gradient
+
+    return run
+
+
+def _forward(inputs: Inputs) -> Any:
+    """Runs the loop; returns the packed outputs of all steps."""
+    factors = attention_factors(inputs.keys)
+
+    def step(t: Any, last: dict[str, Any]) -> dict[str, Any]:
+        words, choice = inputs.at(t)
         return attention_step(
-            embedded[t], last["hidden"], last["cell"], annotations, factors, weights, now
+            words,
+            last["hidden"],
+            last["cell"],
+            inputs.annotations,
+            factors,
+            inputs.weights,
+            inputs.mask_bias,
+            choice,
         )
 
-    start = {"hidden": hidden, "cell": cell}
-    outputs = _scan(step, start, ops.shape(embedded)[0], widths)
-
-    def gradient(*args, upstream=None):
-        upstream = args[0] if upstream is None else upstream
-        found = _backward(
-            upstream, outputs, embedded, hidden, cell, annotations, keys, weights, sampling
-        )
-        return *found, *map(ops.zeros_like, sampling or ())  # the noise has no gradient
-
-    return outputs, gradient
+    start = {"hidden": inputs.hidden, "cell": inputs.cell}
+    return scan(step, start, ops.shape(inputs.lstm)[0], _widths(inputs))
 
 
-def _backward(upstream, outputs, embedded, hidden, cell, annotations, keys, weights, sampling):
-    """Compute the gradient of `_recurrence` for each of its arguments, last step first."""
-    dtype = weights.kernels.dtype
-    attention_dim = keys.shape[-1]
-    saved = _unpack(outputs, _widths(hidden, annotations, sampling))
-    d_saved = _unpack(upstream, _widths(hidden, annotations, sampling))
-    factors = attention_factors(keys)
-    score_vector = ops.cast(weights.score_vector[:, 0], "float32")
-    previous_hidden = ops.cast(ops.concatenate([hidden[None], saved["hidden"][:-1]]), dtype)
-    previous_cell = ops.concatenate([cell[None], saved["cell"][:-1]])
-    queries = ops.tensordot(previous_hidden, weights.kernels[:, :attention_dim], axes=1)
-    queries = attention_factors(_add_words(queries, embedded, weights.kernels.shape[-1]))
-    kernels_t = ops.transpose(weights.kernels)
-    context_kernel_t = ops.transpose(weights.context_kernel)
+def _backward(upstream: Any, outputs: Any, inputs: Inputs) -> dict[str, Any]:
+    """Computes the gradient of the loop by field of `Inputs`, last step first."""
+    kernels, annotations = inputs.kernels, inputs.annotations
+    dtype = kernels.dtype
+    attention_dim = inputs.keys.shape[-1]
+    has_gate = inputs.gate_bias is not None
+    saved, d_saved = (unpack(rows, _widths(inputs)) for rows in (outputs, upstream))
+    factors = attention_factors(inputs.keys)
+    score_vector = ops.cast(inputs.score_vector[:, 0], "float32")
+    previous_hidden = ops.concatenate([inputs.hidden[None], saved["hidden"][:-1]])
+    previous_hidden = ops.cast(previous_hidden, dtype)
+    previous_cell = ops.concatenate([inputs.cell[None], saved["cell"][:-1]])
+    queries = _queries(inputs, previous_hidden)
+    kernels_t = ops.transpose(kernels)
+    context_kernel_t = ops.transpose(inputs.context_kernel)
     annotations_t = ops.transpose(annotations, (0, 2, 1))
-    widths = _gradient_widths(hidden, annotations, keys)
-
+    widths = _gradient_widths(inputs)
     units, cells = _lstm_derivatives(saved["activations"], saved["cell"], previous_cell)
 
-    def step(t, later):
+    def step(t: Any, later: dict[str, Any]) -> dict[str, Any]:
         d_hidden = later["hidden"] + d_saved["hidden"][t]
         d_units, d_cell = _lstm_gradient(d_hidden, later["cell"], units[t], cells[t])
         d_context = ops.matmul(ops.cast(d_units, dtype), context_kernel_t)
-        d_context = ops.cast(d_context, "float32") + d_saved["context"][t]
-        d_gate, d_looked = _gate_gradient(
-            d_context, d_saved["gate"][t], saved["gate"][t], saved["looked"][t]
-        )
-        d_weights = ops.matmul(ops.cast(d_looked, dtype), annotations_t)
-        d_weights = _through_selection(d_weights, sampling) + d_saved["attention_weights"][t]
+        d_looked = ops.cast(d_context, "float32") + d_saved["context"][t]
+        d_gate = []
+        if has_gate:
+            of_logit, d_looked = _gate_gradient(
+                d_looked, d_saved["gate"][t], saved["gate"][t], saved["looked"][t]
+            )
+            d_gate = [of_logit]
+        d_weights = ops.cast(ops.matmul(ops.cast(d_looked, dtype), annotations_t), "float32")
+        if inputs.noise is not None:  # a drawn region passes no gradient on
+            d_weights = inputs.expected * d_weights
         d_scores, d_query = _attention_gradient(
-            d_weights, saved["attention_weights"][t], queries[t], factors, score_vector
+            d_weights + d_saved["attention_weights"][t],
+            saved["attention_weights"][t],
+            queries[t],
+            factors,
+            score_vector,
         )
-        d_products = ops.concatenate([d_query, d_gate, d_units], axis=-1)
+        d_products = ops.concatenate([d_query, *d_gate, d_units], axis=-1)
         d_hidden = ops.matmul(ops.cast(d_products, dtype), kernels_t)
         return {
             "hidden": ops.cast(d_hidden, "float32"),
@@ -288,39 +415,46 @@ def _backward(upstream, outputs, embedded, hidden, cell, annotations, keys, weig
             "scores": d_scores,
         }
 
-    start = {"hidden": ops.zeros_like(hidden), "cell": ops.zeros_like(cell)}
-    d = _unpack(_scan(step, start, ops.shape(upstream)[0], widths, reverse=True), widths)
+    start = {"hidden": ops.zeros_like(inputs.hidden), "cell": ops.zeros_like(inputs.cell)}
+    d = unpack(scan(step, start, ops.shape(upstream)[0], widths, reverse=True), widths)
     d_keys, d_score_vector = _key_gradients(queries, factors, d["scores"])
-    return (
-        d["products"][..., -embedded.shape[-1] :],
-        d["hidden"][0],
-        d["cell"][0],
-        _sum_over_steps(_selection(saved, sampling), d["looked"], dtype),
-        ops.cast(d_keys * score_vector, keys.dtype),
-        _weight_gradient(previous_hidden, d["products"], dtype),
-        _weight_gradient(saved["context"], d["products"][..., attention_dim + 1 :], dtype),
-        ops.cast(d_score_vector[:, None], dtype),
-        ops.sum(d["products"][..., attention_dim], (0, 1, 2))[None],
-    )
+    width = attention_dim + has_gate
+    d_glance, d_lstm = d["products"][..., :width], d["products"][..., width:]
+    selection = _selection(inputs, saved)
+    return {
+        "lstm": d_lstm,
+        "glance": d_glance,
+        "hidden": d["hidden"][0],
+        "cell": d["cell"][0],
+        "annotations": _sum_over_steps(selection, d["looked"], dtype),
+        "keys": ops.cast(d_keys * score_vector, inputs.keys.dtype),
+        "kernels": _weight_gradient(previous_hidden, d["products"], dtype),
+        "context_kernel": _weight_gradient(saved["context"], d_lstm, dtype),
+        "score_vector": ops.cast(d_score_vector[:, None], dtype),
+        "gate_bias": ops.sum(d_glance[..., width - 1], (0, 1, 2))[None],
+    }
 
 
-def _selection(saved, sampling):
-    """What the context was made of: the attention weights, or the drawn regions."""
-    if sampling is None:
+def _queries(inputs: Inputs, previous_hidden: Any) -> Any:
+    """Computes `exp(2 q)` of all steps again."""
+    attention_dim = inputs.keys.shape[-1]
+    queries = ops.tensordot(previous_hidden, inputs.kernels[:, :attention_dim], axes=1)
+    if inputs.glance is not None:
+        queries = ops.cast(queries, "float32") + inputs.glance[..., :attention_dim]
+    return attention_factors(queries)
+
+
+def _selection(inputs: Inputs, saved: dict[str, Any]) -> Any:
+    """Returns the weights that the contexts were summed with, of all steps."""
+    if inputs.noise is None:
         return saved["attention_weights"]
     locations = ops.cast(saved["locations"][..., 0], "int32")
-    return mix_selection(saved["attention_weights"], locations, sampling.expected)
-
-
-def _through_selection(d_selection, sampling):
-    """What reaches the attention weights, in float32: nothing by way of a drawn region."""
-    d_selection = ops.cast(d_selection, "float32")
-    return d_selection if sampling is None else sampling.expected * d_selection
+    return _select(saved["attention_weights"], locations, inputs.expected)
 
 
 @fused
 def _lstm_derivatives(activations, cell, previous_cell):
-    """Compute the derivatives inside the LSTM that need no recursion.
+    """Computes the derivatives inside the LSTM that need no recursion.
 
     Returns:
         Tuple of the derivatives of the cell state (three times) and of the hidden state by their
@@ -341,7 +475,7 @@ def _lstm_derivatives(activations, cell, previous_cell):
 
 @fused
 def _lstm_gradient(d_hidden, d_cell, units, cells):
-    """Go back through the LSTM: gradients of its pre-activations and its previous cell state."""
+    """Returns the gradients with respect to the pre-activations and the previous cell state."""
     cell_of_hidden, keep = ops.split(cells, 2, axis=-1)
     d_cell = d_cell + d_hidden * cell_of_hidden
     d_units = ops.concatenate([d_cell, d_cell, d_cell, d_hidden], axis=-1) * units
@@ -353,23 +487,23 @@ def _lstm_gradient(d_hidden, d_cell, units, cells):
 
 @fused
 def _gate_gradient(d_context, d_gate, gate, looked):
-    """Go back through the gate: gradients of its pre-activation and of what is behind it."""
+    """Returns the gradients with respect to the gate logit and the ungated context."""
     d_gate = d_gate + ops.sum(d_context * looked, axis=-1, keepdims=True)
     return d_gate * gate * (1 - gate), d_context * gate
 
 
 def _attention_gradient(d_weights, weights, query, factors, score_vector):
-    """Go back through softmax and scores: gradients of the scores and of the query."""
+    """Returns the gradients with respect to the scores and the query."""
     d_scores, d_query = _sum_over_rows(d_weights, weights, query, factors, score_vector)
     return d_scores, ops.sum(d_query, axis=2)
 
 
 @fused
 def _sum_over_rows(d_weights, weights, query, factors, score_vector):
-    """Do all but the last sum of `_attention_gradient`, which is over rows of regions.
+    """Computes `_attention_gradient` up to the last sum, which is over rows of regions.
 
-    XLA unrolls a short sum and computes 16 features at a time in it. One over all regions it
-    leaves a loop that takes three times as long.
+    XLA unrolls a short sum and vectorises it over 16 features. A sum over all regions stays a
+    loop, which takes three times as long.
     """
     d_scores = weights * (d_weights - ops.sum(weights * d_weights, axis=-1, keepdims=True))
     regions = factors.shape[1]
@@ -382,7 +516,7 @@ def _sum_over_rows(d_weights, weights, query, factors, score_vector):
 
 
 def _key_gradients(queries, factors, d_scores):
-    """Sum the gradients of the keys and the score vector over all steps and captions.
+    """Sums the gradients of the keys and the score vector over all steps and captions.
 
     Returns:
         Tuple `(d_keys, d_score_vector)`, the first without its factor `v`.
@@ -395,24 +529,24 @@ def _key_gradients(queries, factors, d_scores):
     return 4 * slopes, -2 * ops.sum(ops.sum(sigmoids, axis=1), axis=0)
 
 
-# Two functions, for XLA would write `s` of all steps to memory to compute both sums in one.
+# Two functions: XLA would write `s` of all steps to memory to compute both sums in one.
 
 
 @fused
 def _sum_slopes(queries, factors, d_scores):
-    """Sum `d_e_i s_i (1 - s_i)` over the steps: `(batch, captions, regions, attention_dim)`."""
+    """Sums `d_e_i s_i (1 - s_i)` over the steps: `(batch, captions, regions, attention_dim)`."""
     sigmoids = _sigmoids(queries, factors)
     return ops.sum(ops.expand_dims(d_scores, -1) * (sigmoids * (1 - sigmoids)), axis=0)
 
 
 @fused
 def _sum_sigmoids(queries, factors, d_scores):
-    """Sum `d_e_i s_i` over the steps: `(batch, captions, regions, attention_dim)`."""
+    """Sums `d_e_i s_i` over the steps: `(batch, captions, regions, attention_dim)`."""
     return ops.sum(ops.expand_dims(d_scores, -1) * _sigmoids(queries, factors), axis=0)
 
 
 def _sum_step_by_step(queries, factors, d_scores):
-    """Do what the two above do in the memory of one step, where nothing is fused."""
+    """Computes both sums in the memory of one step, where XLA does not fuse them."""
 
     def add(t, sums):
         sigmoids = _sigmoids(queries[t], factors)
@@ -424,14 +558,14 @@ def _sum_step_by_step(queries, factors, d_scores):
 
 
 def _weight_gradient(inputs, d_outputs, dtype):
-    """Sum `inputs^T d_outputs` over steps, pictures and captions in one matrix product."""
+    """Sums `inputs^T d_outputs` over steps, pictures and captions in one matrix product."""
     inputs = ops.reshape(ops.cast(inputs, dtype), (-1, inputs.shape[-1]))
     d_outputs = ops.reshape(ops.cast(d_outputs, dtype), (-1, d_outputs.shape[-1]))
     return ops.matmul(ops.transpose(inputs), d_outputs)
 
 
 def _sum_over_steps(weights, d_looked, dtype):
-    """Compute the annotation vectors' gradient `sum_t alpha_t^T d z_t`, picture by picture."""
+    """Computes the annotation vectors' gradient `sum_t alpha_t^T d z_t`, picture by picture."""
 
     def rows(x):  # (steps, batch, captions, width) -> (batch, steps * captions, width)
         x = ops.transpose(ops.cast(x, dtype), (1, 0, 2, 3))
@@ -440,64 +574,28 @@ def _sum_over_steps(weights, d_looked, dtype):
     return ops.matmul(ops.transpose(rows(weights), (0, 2, 1)), rows(d_looked))
 
 
-def _widths(hidden, annotations, sampling):
-    """Name and width of everything that a forward step saves, in the order it is packed in."""
-    hidden_dim, feature_dim = hidden.shape[-1], annotations.shape[-1]
+def _widths(inputs: Inputs) -> dict[str, int]:
+    """Returns name and width of everything that a forward step saves."""
+    hidden_dim, feature_dim = inputs.hidden.shape[-1], inputs.annotations.shape[-1]
     return {
         "hidden": hidden_dim,
         "context": feature_dim,
-        "attention_weights": annotations.shape[1],
+        "attention_weights": inputs.annotations.shape[1],
         "gate": 1,
         "cell": hidden_dim,
         "looked": feature_dim,
         "activations": 4 * hidden_dim,
-        **({} if sampling is None else {"locations": 1}),
+        **({} if inputs.noise is None else {"locations": 1}),
     }
 
 
-def _gradient_widths(hidden, annotations, keys):
-    """The same for a step backwards."""
-    hidden_dim, attention_dim = hidden.shape[-1], keys.shape[-1]
+def _gradient_widths(inputs: Inputs) -> dict[str, int]:
+    """Returns name and width of everything that a backward step saves."""
+    hidden_dim = inputs.hidden.shape[-1]
     return {
         "hidden": hidden_dim,
         "cell": hidden_dim,
-        "products": attention_dim + 1 + 4 * hidden_dim,
-        "looked": annotations.shape[-1],
-        "scores": annotations.shape[1],
+        "products": inputs.kernels.shape[-1],
+        "looked": inputs.annotations.shape[-1],
+        "scores": inputs.annotations.shape[1],
     }
-
-
-def _unpack(rows, widths):
-    """Split packed rows into a dictionary by their widths."""
-    ends = list(itertools.accumulate(widths.values()))
-    return dict(zip(widths, ops.split(rows, ends[:-1], axis=-1), strict=True))
-
-
-def _scan(step, start, steps, widths, reverse=False):
-    """Compute `parts = step(t, parts)` for every step, and stack the parts, packed.
-
-    On TensorFlow `keras.ops.scan` wants outputs of the carry's shape, so that here they are one and
-    the same: a packed row of everything that the next step or somebody else needs.
-
-    Args:
-        step: Function of a step's number and a dictionary of what it needs of the step before.
-        start: Dictionary of what the first step needs.
-        steps: Integer or scalar tensor.
-        widths: Dictionary of all parts' names and widths.
-        reverse: Boolean, whether the last step comes first.
-
-    Returns:
-        Tensor of shape `(steps, batch_size, captions, sum of the widths)`.
-    """
-    ends = dict(zip(widths, itertools.accumulate(widths.values()), strict=True))
-
-    def body(row, t):
-        last = {name: row[..., ends[name] - widths[name] : ends[name]] for name in start}
-        new = step(t, last)
-        row = ops.concatenate([new[name] for name in widths], axis=-1)
-        return row, row
-
-    zero = ops.zeros_like(start["hidden"][..., :1])
-    row = [start.get(name, ops.repeat(zero, width, axis=-1)) for name, width in widths.items()]
-    row = ops.concatenate(row, axis=-1)
-    return ops.scan(body, row, ops.arange(steps), reverse=reverse)[1]

@@ -11,8 +11,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "encoder": ("ImageEncoder",),
         "attention": ("BahdanauAttention",),
-        "hard_attention": ("HardAttention", "Reinforce", "Sampling", "gumbel_noise"),
+        "hard_attention": (
+            "HardAttention",
+            "Reinforce",
+            "Sampling",
+            "draw_locations",
+            "gumbel_noise",
+        ),
         "decoder": ("AttentionDecoder",),
+        "loss": ("cross_entropies", "doubly_stochastic_penalty"),
         "captioner": ("Caption", "CaptionSearch", "Captioner"),
     },
 )

@@ -1,40 +1,50 @@
-"""Where to look: the attention of Show, Attend and Tell, soft and hard."""
+"""Soft attention over annotation vectors, equations 4 to 6."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 from sat_keras.backend.dense import RowDense
 
+# exp(-1e9) is 0 in float32: the softmax gives a masked region no weight.
+MASKED_SCORE = -1e9
+
+
+def float_dtype(compute_dtype: str) -> str:
+    """Returns the dtype of softmax, gates and LSTM state: float32, or float64 where all is."""
+    return "float64" if compute_dtype == "float64" else "float32"
+
 
 @keras.saving.register_keras_serializable("sat_keras")
 class BahdanauAttention(keras.Layer):
     """Additive (Bahdanau) attention over a picture's annotation vectors.
 
-    Scores every annotation vector `a_i` against a query `h` (the decoder's previous hidden
-    state) with a perceptron of one hidden layer, and returns their weighted mean:
+    1. `e_i = v . tanh(W_a a_i + b + W_h h)`, the score of region `i` (equation 4)
+    2. `alpha = softmax(e)`, the attention weights (equation 5)
+    3. `z_hat = sum_i alpha_i a_i`, the context (equations 6 and 13)
 
-    1. `e_i = v . tanh(W_a a_i + W_h h + b)`, the score of region `i`
-    2. `alpha = softmax(e)`, the attention weights
-    3. `z = sum_i alpha_i a_i`, the context
-
-    The projected keys `W_a a_i + b` do not depend on the query: `project` computes them once a
-    picture, and all time steps, captions and beams of that picture share them.
+    The keys `W_a a_i + b` do not depend on the query `h`. `project` computes them once for a
+    picture; all time steps, captions and beams of that picture share them. Matrix products run in
+    the compute dtype; tanh, scores and softmax in float32 at any precision.
 
     Args:
         attention_dim: Integer, size of the perceptron's hidden layer.
         **kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        query: Tensor of shape `(batch_size, num_queries, hidden_dim)`, one row for each caption
-            (or beam) of a picture.
+        query: Tensor of shape `(batch_size, num_queries, hidden_dim)`, the previous hidden state
+            of each caption (or beam) of a picture.
         annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
         keys: The result of `project(annotations)`, shape
             `(batch_size, num_regions, attention_dim)`. Computed when it is not given.
-        mask: Optional boolean tensor of shape `(batch_size, num_regions)`, `False` for the
-            regions that must not be looked at. Every picture needs a region to look at.
+        mask: Optional boolean tensor of shape `(batch_size, num_regions)`. Regions that are
+            `False`, such as padding, get weight 0. Every picture needs a region that is `True`.
+        query_bias: Optional tensor of shape `(batch_size, num_queries, attention_dim)`, added to
+            `W_h h`: what else the query knows, such as the previous word.
 
     Returns:
-        Tuple `(context, weights)` of shapes `(batch_size, num_queries, feature_dim)` and
+        Tuple `(context, attention_weights)` of shapes `(batch_size, num_queries, feature_dim)` and
         `(batch_size, num_queries, num_regions)`. The weights of a query sum to 1.
 
     Raises:
@@ -54,10 +64,11 @@ class BahdanauAttention(keras.Layer):
         `02_encoder_and_attention`.
     """
 
-    samples = 1  # contexts of a query in training
+    samples = 1  # contexts of a query in training; hard attention may draw more
 
-    def __init__(self, attention_dim, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, attention_dim: int, **kwargs: Any) -> None:
+        # No autocast: the query is a float32 state also where products run in half precision.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(attention_dim, int) or attention_dim < 1:
             raise ValueError(
                 "`attention_dim` must be a positive integer, the size of the attention "
@@ -71,17 +82,15 @@ class BahdanauAttention(keras.Layer):
         self.query_projection = RowDense(
             attention_dim, use_bias=False, name="query_projection", dtype=self.dtype_policy
         )
-        self.score_vector = RowDense(
-            1, use_bias=False, name="score_vector", dtype=self.dtype_policy
-        )
+        self.score_vector = ScoreVector(name="score_vector", dtype=self.dtype_policy)
 
-    def build(self, query_shape, annotations_shape, keys_shape=None, mask_shape=None):
+    def build(self, query_shape: Any, annotations_shape: Any, **_: Any) -> None:
         self.key_projection.build(annotations_shape)
         self.query_projection.build(query_shape)
-        self.score_vector.build((self.attention_dim,))
+        self.score_vector.build((None, self.attention_dim))
 
-    def project(self, annotations):
-        """Compute the keys `W_a a_i + b`, once for all queries about a picture.
+    def project(self, annotations: Any) -> Any:
+        """Computes the keys `W_a a_i + b`, once for all queries about a picture.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
@@ -91,14 +100,40 @@ class BahdanauAttention(keras.Layer):
         """
         return self.key_projection(annotations)
 
-    def draw(self, shape, training=False, context=None, seed=None):
-        """Draw what the choice of a region needs. Soft attention chooses none.
+    def call(
+        self,
+        query: Any,
+        annotations: Any,
+        keys: Any = None,
+        mask: Any = None,
+        query_bias: Any = None,
+    ) -> tuple[Any, Any]:
+        annotations = ops.cast(annotations, self.compute_dtype)
+        dtype = float_dtype(self.compute_dtype)
+        keys = ops.cast(self.project(annotations) if keys is None else keys, dtype)
+        query = ops.cast(self.query_projection(query), dtype)
+        if query_bias is not None:
+            query = query + ops.cast(query_bias, dtype)
+        # (batch, 1, regions, attention_dim) + (batch, queries, 1, attention_dim)
+        hidden = ops.tanh(ops.expand_dims(keys, 1) + ops.expand_dims(query, 2))
+        scores = self.score_vector(hidden)  # (batch, queries, regions)
+        if mask is not None:
+            # (batch, regions) -> (batch, 1, regions)
+            scores = ops.where(ops.expand_dims(mask, 1), scores, MASKED_SCORE)
+        weights = ops.softmax(scores, axis=-1)
+        context = ops.matmul(ops.cast(weights, self.compute_dtype), annotations)
+        return ops.cast(context, dtype), weights
+
+    def draw(
+        self, shape: Any, training: bool = False, context: str | None = None, seed: Any = None
+    ):
+        """Draws the regions' noise: soft attention needs none. See `HardAttention.draw`.
 
         Args:
-            shape: Tuple of integers or tensors `(..., batch_size, num_queries, num_regions)`.
-            training: Boolean.
-            context: Only `"expected"`, or `None` for it.
-            seed: Of no effect.
+            shape: Not used.
+            training: Not used.
+            context: `"expected"`, or `None` for it.
+            seed: Not used.
 
         Returns:
             `None`.
@@ -112,42 +147,41 @@ class BahdanauAttention(keras.Layer):
                 f"others. Received: context={context!r}"
             )
 
-    def call(self, query, annotations, keys=None, mask=None, training=False):
-        if keys is None:
-            keys = self.project(annotations)
-        hidden = attention_hidden(self.query_projection(query), keys)
-        scores = ops.squeeze(self.score_vector(hidden), -1)
-        if mask is not None:
-            scores = ops.where(ops.expand_dims(mask, 1), scores, -1e4)  # finite in float16
-        # The softmax of 196 terms needs float32, also where the rest runs in half precision.
-        weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
-        sampling = self.draw(ops.shape(weights), training)
-        selection = weights if sampling is None else self.select(weights, *sampling)[0]
-        context = ops.matmul(ops.cast(selection, annotations.dtype), annotations)
-        return context, weights
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        return None  # the mask is of the regions, over which the outputs are summed
 
-    def compute_mask(self, inputs, previous_mask):
-        return None  # it is the mask of the regions, which the outputs no longer have
-
-    def compute_output_shape(
-        self, query_shape, annotations_shape, keys_shape=None, mask_shape=None
-    ):
+    def compute_output_shape(self, query_shape: Any, annotations_shape: Any, **_: Any) -> Any:
         context = (*query_shape[:-1], annotations_shape[-1])
         return context, (*query_shape[:-1], annotations_shape[-2])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "attention_dim": self.attention_dim}
 
 
-def attention_hidden(queries, keys):
-    """Compute the attention's hidden layer `tanh(k_i + q)` for every query and region.
+@keras.saving.register_keras_serializable("sat_keras")
+class ScoreVector(keras.Layer):
+    """Computes the scores `v . x` in float32 at any precision, for the softmax over regions.
 
     Args:
-        queries: Projected queries, tensor of shape `(batch_size, num_queries, attention_dim)`.
-        keys: Projected annotation vectors, tensor of shape
-            `(batch_size, num_regions, attention_dim)`.
+        **kwargs: Arguments of `keras.Layer`.
+
+    Call arguments:
+        hidden: Float32 tensor of shape `(..., attention_dim)`.
 
     Returns:
-        Tensor of shape `(batch_size, num_queries, num_regions, attention_dim)`.
+        Float32 tensor of shape `(...)`.
     """
-    return ops.tanh(ops.expand_dims(keys, 1) + ops.expand_dims(queries, 2))
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.initializer = keras.initializers.GlorotUniform()
+
+    def build(self, hidden_shape: Any) -> None:
+        self.kernel = self.add_weight(
+            shape=(hidden_shape[-1], 1), initializer=self.initializer, name="kernel"
+        )
+
+    def call(self, hidden: Any) -> Any:
+        # Rounded to the compute dtype as all weights are, then multiplied in float32.
+        kernel = ops.cast(ops.cast(self.kernel, self.compute_dtype), hidden.dtype)
+        return ops.tensordot(hidden, kernel[:, 0], axes=1)

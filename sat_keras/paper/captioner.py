@@ -1,19 +1,19 @@
-"""The model: picture in, sentence and attention out."""
+"""The `keras.Model`: picture in; sentence, attention weights and gate out."""
 
 import dataclasses
-import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from sat_keras.backend.devices import one_device, sum_over_devices
-from sat_keras.backend.xla import fused
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 from sat_keras.paper.decoder import AttentionDecoder
 from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.paper.hard_attention import Reinforce, location_entropy
+from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty
 from sat_keras.search.search import beam_search
 
 FILE_FORMAT = 1
@@ -21,19 +21,19 @@ FILE_FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """A sentence about a picture, with where the model looked for each of its words.
+    """A sentence about a picture, with the attention weights of each of its words.
 
     Attributes:
         text: The sentence.
         words: List of its words.
         attention: Array of shape `(num_words, rows, columns)`, the attention weights of each word
             over the annotation grid. Each map sums to 1.
-        gate: Array of shape `(num_words,)`, beta: how much of the picture each word let in, 0 to 1.
-        log_probability: Float, the caption's log-probability in nats, its end included.
+        gate: Array of shape `(num_words,)`, the gate beta of each word, 0 to 1.
+        log_probability: Float, the caption's log-probability in nats, including the end token.
     """
 
     text: str
-    words: list
+    words: list[str]
     attention: np.ndarray
     gate: np.ndarray
     log_probability: float
@@ -53,20 +53,23 @@ class Captioner(keras.Model):
     `loss`: `cross_entropy`, the mean of `-log p(y_t)` over words in nats without label smoothing,
     and `penalty`, the mean over captions of the penalty without lambda.
 
-    With `config.attention="hard"` the loss of training has the terms of `sat_keras.paper.hard_attention` too,
-    and is the mean over a caption's samples. Logged then: `entropy`, the attention's mean entropy
-    at a word in nats, and `baseline`, the moving average of `log p(y_t)` in nats a word.
+    With `config.attention="hard"` the training loss adds the terms of `Reinforce` and is the mean
+    over a caption's samples. It also logs `entropy`, the mean entropy of the attention weights in
+    nats, and `baseline`, the moving average of `log p(y_t)` in nats a word.
 
     Args:
         config: A `Config`.
-        tokenizer: `Tokenizer` of the captions. It goes into the saved file.
+        tokenizer: `Tokenizer` of the captions, saved with the model.
         encoder: `ImageEncoder`, or `None` to work on annotation vectors only.
+        implementation: `"auto"`, `"reference"` or `"fused"`, see `AttentionDecoder`.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
         inputs: Dictionary of `token_ids`, integers of shape `(batch_size, captions, steps)`, and of
             either `annotations`, shape `(batch_size, num_regions, feature_dim)`, or `images`, RGB
-            in 0..255, shape `(batch_size, height, width, 3)`.
+            in 0..255, shape `(batch_size, height, width, 3)`. Optional `mask`, booleans of shape
+            `(batch_size, num_regions)`, `False` for regions that are padding: they get no
+            attention, and neither the initial state nor the penalty counts them.
         training: Boolean, whether dropout is active.
 
     Returns:
@@ -91,8 +94,16 @@ class Captioner(keras.Model):
         Xu et al. 2015, section 3 and equation 14. Notebook `04_training`.
     """
 
-    def __init__(self, config, tokenizer=None, encoder=None, **kwargs):
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer | None = None,
+        encoder: ImageEncoder | None = None,
+        implementation: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.searches = _Searches()
         self.config = config
         self.tokenizer = tokenizer
         self.encoder = encoder
@@ -127,6 +138,7 @@ class Captioner(keras.Model):
             normalize_annotations=config.normalize_annotations,
             use_word_query=config.use_word_query,
             hard_attention=self._hard_attention(),
+            implementation=implementation,
             dtype=self.dtype_policy,
             name="decoder",
         )
@@ -149,7 +161,7 @@ class Captioner(keras.Model):
         self.built = True
 
     def _hard_attention(self):
-        """The options of `HardAttention`, or None for soft attention."""
+        """Returns the options of `HardAttention`, or `None` for soft attention."""
         config = self.config
         if config.attention == "soft":
             return None
@@ -162,7 +174,7 @@ class Captioner(keras.Model):
         }
 
     def copy_weights(self, other):
-        """Take the weights of a captioner of the same config, but not those of its encoder.
+        """Copies the weights of a captioner of the same config, except those of its encoder.
 
         Args:
             other: A `Captioner`.
@@ -172,7 +184,7 @@ class Captioner(keras.Model):
             self.reinforce.set_weights(other.reinforce.get_weights())
 
     def annotate(self, inputs, training=False):
-        """Return the annotation vectors of a batch, computed from its pictures if need be.
+        """Returns the annotation vectors of a batch, encoding its pictures if it has none.
 
         Args:
             inputs: Dictionary with `annotations` or `images`, as in the call.
@@ -192,13 +204,15 @@ class Captioner(keras.Model):
 
     def call(self, inputs, training=False):
         annotations = self.annotate(inputs, training=training)
-        return self.decoder(inputs["token_ids"], annotations, training=training)
+        return self.decoder(
+            inputs["token_ids"], annotations, mask=inputs.get("mask"), training=training
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Compute the loss of the class's description and update what is logged.
+        """Computes the loss of the class's description and updates the logged metrics.
 
         Args:
-            x: Not used.
+            x: Dictionary of the call's inputs, whose `mask` the penalty reads; or `None`.
             y: Integer tensor of shape `(batch_size, captions, steps)`, the next words.
             y_pred: The result of the call.
             sample_weight: Tensor of the same shape, 1 at words and ends, 0 at padding. All 1 if it
@@ -220,7 +234,10 @@ class Captioner(keras.Model):
         word_loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
         word_loss, cross_entropy = weight * word_loss, weight * cross_entropy
 
-        penalty = self.doubly_stochastic_penalty(y_pred["attention_weights"], weight)
+        mask = (x or {}).get("mask")
+        penalty = doubly_stochastic_penalty(
+            y_pred["attention_weights"], weight, self.config.penalty_target, mask
+        )
         total_words = ops.sum(words)
         self.cross_entropy_tracker.update_state(
             ops.sum(cross_entropy) / ops.maximum(total_words, 1.0), sample_weight=total_words
@@ -234,7 +251,7 @@ class Captioner(keras.Model):
         return loss / ops.maximum(sum_over_devices(captions), 1.0)
 
     def _hard_terms(self, log_probability, y_pred, weight, training):
-        """Hard attention's part of every row's loss, 0 outside training; logs it."""
+        """Returns hard attention's part of the loss of every row, 0 outside training."""
         attention_weights = ops.cast(y_pred["attention_weights"], "float32")
         words = ops.sum(weight)
         entropy = ops.sum(weight * location_entropy(attention_weights)) / ops.maximum(words, 1.0)
@@ -245,28 +262,6 @@ class Captioner(keras.Model):
         drawn = y_pred["locations"], y_pred["sampled"]
         return self.reinforce(log_probability, attention_weights, *drawn, weight, training=True)
 
-    def doubly_stochastic_penalty(self, attention_weights, weight):
-        """Compute `sum_i (tau - sum_t alpha_ti)^2` for every caption.
-
-        Args:
-            attention_weights: Tensor of shape `(batch_size, captions, steps, num_regions)`.
-            weight: Tensor of shape `(batch_size, captions, steps)`, 1 at words, 0 at padding.
-
-        Returns:
-            Tensor of shape `(batch_size, captions)`, 0 for a caption without words.
-
-        Reference:
-            Xu et al. 2015, section 4.2.1, equation 14.
-            Notebook `03_decoder_and_loss`.
-        """
-        attention_weights = ops.cast(attention_weights, "float32")
-        attended = ops.sum(attention_weights * ops.expand_dims(weight, -1), axis=2)
-        words = ops.sum(weight, axis=-1, keepdims=True)
-        by_length = self.config.penalty_target == "length"
-        target = words / attended.shape[-1] if by_length else 1.0
-        penalty = ops.sum((target - attended) ** 2, axis=-1)
-        return penalty * ops.cast(words[..., 0] > 0, "float32")
-
     def generate(
         self,
         annotations,
@@ -276,8 +271,9 @@ class Captioner(keras.Model):
         context=None,
         seed=None,
         num_results=None,
+        mask=None,
     ):
-        """Search the best captions of a batch of annotated pictures.
+        """Searches the best captions of a batch of annotated pictures.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
@@ -289,8 +285,9 @@ class Captioner(keras.Model):
                 attention has the first only.
             seed: Integer for the same draws of a `"sampled"` context at every call, the model's own
                 generator by default.
-            num_results: Integer, captions a picture, `beam_size` by default. With fewer the search
-                is over sooner.
+            num_results: Integer, captions a picture, `beam_size` by default. The search ends sooner
+                with fewer.
+            mask: Boolean tensor of shape `(batch_size, num_regions)`, as in the call.
 
         Returns:
             A `SearchResult` with the record's `attention_weights`, shape
@@ -301,7 +298,7 @@ class Captioner(keras.Model):
         beam_size = config.beam_size if beam_size is None else beam_size
         steps = (config.max_length if max_length is None else max_length) + 1
         draws = {"steps": steps, "rows": beam_size, "context": context, "seed": seed}
-        step, states = self.step_function(annotations, **draws)
+        step, states = self.step_function(annotations, mask=mask, **draws)
         return beam_search(
             step,
             states,
@@ -315,19 +312,19 @@ class Captioner(keras.Model):
             num_results=num_results,
         )
 
-    def step_function(self, annotations, steps=None, rows=None, context=None, seed=None):
-        """Return what the searches of `sat_keras.search.search` need of a batch of annotated pictures.
+    def step_function(self, annotations, steps=None, rows=None, context=None, seed=None, mask=None):
+        """Returns the step function and the initial states of a search over annotated pictures.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            steps, rows: Integers, most steps and most beams or samples of the search, by default
-                those of the config. Of no effect in the expected context; others are prepared
-                beforehand.
-            context, seed: As in `generate`.
+            steps, rows: Integers, the largest number of steps and of beams or samples, by default
+                those of the config. Contexts other than the expected one draw their noise for all
+                of them beforehand.
+            context, seed, mask: As of `generate`.
 
         Returns:
-            Tuple `(step, states)`: the step function, whose record has `attention_weights` and
-            `gate`, and the initial states.
+            Tuple `(step, states)`, see `sat_keras.search`. The record has `attention_weights` and
+            `gate`.
 
         Example:
 
@@ -338,35 +335,37 @@ class Captioner(keras.Model):
             Notebook `05_decoding_and_evaluation`.
         """
         annotations, keys = self.decoder.read_annotations(annotations)
-        hidden, cell = self.decoder.initial_state(annotations)
+        hidden, cell = self.decoder.initial_state(annotations, mask=mask)
 
         batch_size, num_regions = ops.shape(annotations)[:2]
         steps = self.config.max_length + 1 if steps is None else steps
         rows = self.config.beam_size if rows is None else rows
         known = annotations.shape[0]  # None where a data set's minibatches may differ
-        prepared = self.decoder.prepare_steps(keys, known and known * steps * rows)
+        advance = self.decoder.search_step(annotations, keys, mask, known and known * steps * rows)
         shape = (steps, batch_size, rows, num_regions)
         sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
 
         def step(token_ids, states):
             lstm = {"hidden": states["hidden"], "cell": states["cell"]}
             now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
-            logits, lstm, record = self.decoder.step(
-                token_ids, lstm, annotations, keys, now, prepared
-            )
+            logits, lstm, record = advance(token_ids, lstm, now)
             states = {**lstm, "step": states["step"] + 1}
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
 
         return step, {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
 
-    def caption(self, images=None, annotations=None, **search):
-        """Describe pictures in a sentence each.
+    def caption(
+        self, images: Any = None, annotations: Any = None, mask: Any = None, **search: Any
+    ) -> list[Caption]:
+        """Describes each picture in a sentence.
 
         Args:
             images: RGB pictures in 0..255: an array `(batch_size, height, width, 3)`, or a list of
                 arrays `(height, width, 3)` of any sizes.
             annotations: Array of shape `(batch_size, num_regions, feature_dim)`, in place of
                 `images`.
+            mask: Boolean array of shape `(batch_size, num_regions)`, `False` for padding. An
+                encoder with `resize="pad"` provides it for `images`.
             **search: Other arguments of `generate`, such as `beam_size`.
 
         Returns:
@@ -387,17 +386,21 @@ class Captioner(keras.Model):
             )
         if len(annotations if images is None else images) == 0:
             return []
-        if images is not None:
+        if images is None:
+            inputs = {"annotations": np.asarray(annotations)}
+        else:
             if self.encoder is None:
-                self.annotate({"images": images})  # raises what is missing
+                self.annotate({"images": images})  # raises, naming what is missing
             resized = [ops.convert_to_numpy(self.encoder.resize_images(x)) for x in images]
             inputs = {"images": np.stack(resized)}
-        else:
-            inputs = {"annotations": np.asarray(annotations)}
+            if mask is None and self.encoder.resize == "pad":
+                mask = [self.encoder.region_mask(*np.shape(x)[:2]) for x in images]
+        if mask is not None:
+            inputs["mask"] = np.asarray(mask, "bool")
         return self.read(caption_search(self, **search).predict(inputs, verbose=0))
 
     def read(self, found):
-        """Turn what `CaptionSearch.predict` returns into captions.
+        """Converts the result of `CaptionSearch.predict` to captions.
 
         Args:
             found: Dictionary of arrays, see `CaptionSearch`.
@@ -424,6 +427,7 @@ class Captioner(keras.Model):
             "config": self.config.to_dict(),
             "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "implementation": self.decoder.implementation,
         }
 
     @classmethod
@@ -439,84 +443,25 @@ class Captioner(keras.Model):
         config["config"] = Config.from_dict(config["config"])
         if config["tokenizer"]:
             config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
-        # Named, since Keras knows the class only where its module has been imported.
+        # Passed on, since Keras knows the class only where its module has been imported.
         config["encoder"] = keras.saving.deserialize_keras_object(
             config["encoder"], custom_objects={"sat_keras>ImageEncoder": ImageEncoder}
         )
         return cls(**config)
 
 
-def cross_entropies(token_ids, logits, smoothing=0.0):
-    """Compare predicted words with the true ones.
-
-    With `p = softmax(logits)`, `y` the true word and `epsilon` the smoothing
-
-        smoothed = -sum_w q(w) log p(w),  q(w) = (1 - epsilon) [w = y] + epsilon / vocabulary_size
-
-    The gradient `p - q` is written out: what differentiation makes of a choice among the logits is
-    a scatter into all of them, and every logarithm and sum goes through all of them once more.
-
-    Args:
-        token_ids: Integer tensor of shape `(...)`, the true words.
-        logits: Tensor of shape `(..., vocabulary_size)`.
-        smoothing: Float in [0, 1).
-
-    Returns:
-        Tuple `(smoothed, plain)` of float32 tensors of shape `(...)`, in nats. The plain one, with
-        `epsilon = 0`, is there to be looked at and has no gradient.
-    """
-    # As numbers with a fraction, for integers cannot have a gradient everywhere.
-    words = ops.cast(token_ids, "float32")
-    both = _cross_entropies(words, logits, ops.convert_to_tensor(smoothing, "float32"))
-    return both[0], ops.stop_gradient(both[1])
-
-
-@ops.custom_gradient
-def _cross_entropies(words, logits, smoothing):
-    """Compute both cross-entropies as one tensor, with their gradient by the logits."""
-    both, log_normalizer = _word_losses(words, logits, smoothing)
-
-    def gradient(*args, upstream=None):
-        upstream = args[0] if upstream is None else upstream
-        d_logits = _word_loss_gradient(upstream[0], words, logits, smoothing, log_normalizer)
-        return ops.zeros_like(words), d_logits, ops.zeros_like(smoothing)
-
-    return both, gradient
-
-
-@fused
-def _word_losses(words, logits, smoothing):
-    true = ops.take_along_axis(logits, ops.cast(ops.expand_dims(words, -1), "int32"), axis=-1)
-    true = ops.cast(true[..., 0], "float32")
-    logits = ops.cast(logits, "float32")
-    log_normalizer = ops.logsumexp(logits, axis=-1)
-    plain = log_normalizer - true
-    smoothed = plain + smoothing * (true - ops.mean(logits, axis=-1))
-    return ops.stack([smoothed, plain]), log_normalizer
-
-
-@fused
-def _word_loss_gradient(upstream, words, logits, smoothing, log_normalizer):
-    values = ops.cast(logits, "float32")
-    probabilities = ops.exp(values - ops.expand_dims(log_normalizer, -1))
-    token_ids = ops.arange(logits.shape[-1], dtype="float32")
-    true = ops.where(ops.equal(ops.expand_dims(words, -1), token_ids), 1 - smoothing, 0.0)
-    target = true + smoothing / logits.shape[-1]
-    return ops.cast(ops.expand_dims(upstream, -1) * (probabilities - target), logits.dtype)
-
-
 FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
 
 
 class CaptionSearch(keras.Model):
-    """A captioner's search as a model, so that `predict` compiles it and goes through a data set.
+    """A captioner's search as a model, so that `predict` compiles it and runs over a data set.
 
     Args:
         captioner: A `Captioner`.
         **search: Other arguments of `Captioner.generate`, such as `beam_size`.
 
     Call arguments:
-        inputs: Dictionary with `annotations` or `images`, as of `Captioner`.
+        inputs: Dictionary with `annotations` or `images`, and `mask`, as of `Captioner`.
 
     Returns:
         Dictionary of each picture's best caption: `token_ids`, shape `(batch_size, steps)`,
@@ -537,7 +482,9 @@ class CaptionSearch(keras.Model):
 
     def call(self, inputs):
         annotations = self.captioner.annotate(inputs)
-        result = self.captioner.generate(annotations, num_results=1, **self.search)
+        result = self.captioner.generate(
+            annotations, num_results=1, mask=inputs.get("mask"), **self.search
+        )
         return {
             "token_ids": result.token_ids[:, 0],
             "log_probability": result.log_probability[:, 0],
@@ -546,11 +493,10 @@ class CaptionSearch(keras.Model):
         }
 
 
-@functools.lru_cache(maxsize=8)
-def caption_search(captioner, **search):
-    """Return the `CaptionSearch` of a captioner, the same for the same options.
+def caption_search(captioner: Captioner, **search: Any) -> CaptionSearch:
+    """Returns a captioner's `CaptionSearch`, the same one for the same options.
 
-    Compiling a search takes seconds, so the latest few are kept.
+    Compiling a search takes seconds, so the captioner keeps those that it has used.
 
     Args:
         captioner: A `Captioner`.
@@ -559,4 +505,15 @@ def caption_search(captioner, **search):
     Returns:
         A `CaptionSearch`.
     """
-    return CaptionSearch(captioner, **search)
+    options = tuple(sorted(search.items()))
+    searches = captioner.searches.by_options
+    if options not in searches:
+        searches[options] = CaptionSearch(captioner, **search)
+    return searches[options]
+
+
+class _Searches:
+    """The searches that a captioner has compiled. No dictionary: Keras would save its models."""
+
+    def __init__(self) -> None:
+        self.by_options: dict[tuple, CaptionSearch] = {}

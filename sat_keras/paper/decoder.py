@@ -1,34 +1,34 @@
-"""From annotation vectors to words: the LSTM decoder with attention."""
+"""The LSTM decoder: equations 1 to 3 and 7, the initial state, and the gate of section 4.2.1."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
+from sat_keras import fast
 from sat_keras.backend.dense import RowDense
-from sat_keras.fast.recurrence import (
-    RecurrenceWeights,
-    attention_factors,
-    attention_recurrence,
-    attention_step,
-)
-from sat_keras.paper.attention import BahdanauAttention
-from sat_keras.paper.hard_attention import HardAttention
+from sat_keras.backend.scan import scan, unpack
+from sat_keras.paper.attention import BahdanauAttention, float_dtype
+from sat_keras.paper.hard_attention import HardAttention, Sampling, draw_locations
+
+States = dict[str, Any]
 
 
 @keras.saving.register_keras_serializable("sat_keras")
 class AttentionDecoder(keras.Layer):
-    """LSTM decoder of Show, Attend and Tell, which looks at the picture before every word.
+    """LSTM decoder of Show, Attend and Tell, which attends to the picture before every word.
 
     With `E y` the embedding of the previous word and `a` the annotation vectors, a step is
 
-    1. `z_hat, alpha = attention(h, a)`, the context before the gate
+    1. `z_hat, alpha = attention(h, a)`, the context before the gate (equations 4 to 6)
     2. `beta = sigmoid(w_beta . h + b)`, the gate, and `z = beta z_hat`, the context
-    3. `i, f, g, o = T [E y; h; z]`, `c = sigmoid(f) c + sigmoid(i) tanh(g)` and
-       `h = sigmoid(o) tanh(c)`, the LSTM
-    4. `logits = L_o tanh(E y + L_h h + L_z z)`, the deep output
+    3. `i, f, g, o = T [E y; h; z]` (equation 1), `c = sigmoid(f) c + sigmoid(i) tanh(g)` (2),
+       `h = sigmoid(o) tanh(c)` (3), the LSTM
+    4. `logits = L_o tanh(E y + L_h h + L_z z)`, the deep output (equation 7)
 
-    and `c_0 = tanh(MLP_c(mean_i a_i))`, `h_0 = tanh(MLP_h(mean_i a_i))`. Only what depends on
-    the previous step stays inside the loop over the steps: the words' part of `T` and the deep
-    output are each one matrix product for all steps.
+    and `c_0 = tanh(MLP_c(mean_i a_i))`, `h_0 = tanh(MLP_h(mean_i a_i))`. `recurrent_step` is
+    steps 1 to 3 as they stand here, `predict_words` is 4.
 
     The axis `captions` of every tensor below holds the captions of one picture in training and
     its beams in search. They share the picture's annotation vectors and projected keys.
@@ -38,41 +38,45 @@ class AttentionDecoder(keras.Layer):
         embedding_dim: Integer, size `m` of the word embedding.
         hidden_dim: Integer, size `n` of the LSTM's hidden and cell state.
         attention_dim: Integer, size of the attention's hidden layer.
-        dropout: Float in [0, 1), share of the hidden state and of the deep output's hidden layer
-            that is dropped in training.
-        embedding_dropout: Float in [0, 1), the same for the word embeddings.
-        annotation_dropout: Float in [0, 1), share of the annotation vectors' features that is
-            dropped in training, each in all regions of a picture.
-        initial_dim: Integer or `None`: size of a ReLU layer under both initial state's MLPs (as
-            in the authors' code), or one tanh layer each.
+        dropout: Float in [0, 1), dropout rate of the hidden state and of the deep output's hidden
+            layer.
+        embedding_dropout: Float in [0, 1), dropout rate of the word embeddings.
+        annotation_dropout: Float in [0, 1), dropout rate of the annotation vectors' features, the
+            same ones in all regions of a picture.
+        initial_dim: Integer, size of a ReLU layer under both MLPs of the initial state (as in the
+            authors' code), or `None` for one tanh layer each.
         use_gate: Boolean, `False` leaves out the gate (`beta = 1`).
         use_deep_output: Boolean, `False` computes `logits = L_o h`.
         use_output_tanh: Boolean, `False` leaves out the deep output's tanh, as the paper's
             equation 7 does. The authors' code has it.
         tie_embeddings: Boolean, `True` uses the embedding matrix as `L_o`.
-        normalize_annotations: Boolean, `True` brings every annotation vector to mean 0 and
-            variance 1 first. VGG's have norms from 30 to 400, which drive tanh and gates into
-            saturation.
-        use_word_query: Boolean, `True` lets attention and gate know the previous word as well:
+        normalize_annotations: Boolean, `True` normalises every annotation vector to mean 0 and
+            variance 1. VGG's have norms from 30 to 400, which saturate tanh and gates.
+        use_word_query: Boolean, `True` adds the previous word to the query of attention and gate:
             `attention([h; E y], a)` and `sigmoid(w_beta . [h; E y] + b)`. The paper's `h` was
-            computed before that word was chosen: after "a red" it does not know which of two
-            things is meant.
+            computed before that word was chosen.
         hard_attention: Dictionary of the options of `HardAttention`, `None` for soft attention.
+        implementation: `"reference"` loops over `recurrent_step`; `"fused"` runs the same
+            equations as one loop with its gradient written out (`sat_keras.fast`), which is
+            faster; `"auto"` takes the fused loop where it supports the layer. See
+            `sat_keras.fast.choose_implementation`.
         **kwargs: Arguments of `keras.Layer`.
 
     Call arguments:
         token_ids: Integer tensor of shape `(batch_size, captions, steps)`, the previous words
             (teacher forcing).
         annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+        mask: Optional boolean tensor of shape `(batch_size, num_regions)`, `False` for regions
+            that are padding.
         training: Boolean, whether dropout is active and hard attention draws regions.
 
     Returns:
         Dictionary of `logits`, shape `(batch_size, captions, steps, vocabulary_size)`,
         `attention_weights`, shape `(batch_size, captions, steps, num_regions)`, and `gate`, shape
-        `(batch_size, captions, steps)`. Of hard attention that draws or takes the likeliest region
-        also `locations`, the regions, int32, shape `(batch_size, captions, steps)`, and `sampled`,
-        shape `(batch_size, 1)`, 0 for the pictures whose context is the expected one; in training
-        every caption then has `samples` rows one after the other in place of one.
+        `(batch_size, captions, steps)`. Where hard attention chooses regions also `locations`,
+        int32, shape `(batch_size, captions, steps)`, and `sampled`, shape `(batch_size, 1)`, 0 for
+        the pictures whose context is the expected one; in training every caption then has
+        `samples` rows in place of one.
 
     Example:
 
@@ -91,23 +95,24 @@ class AttentionDecoder(keras.Layer):
 
     def __init__(
         self,
-        vocabulary_size,
-        embedding_dim,
-        hidden_dim,
-        attention_dim,
-        dropout=0.0,
-        embedding_dropout=0.0,
-        annotation_dropout=0.0,
-        initial_dim=None,
-        use_gate=True,
-        use_deep_output=True,
-        use_output_tanh=True,
-        tie_embeddings=False,
-        normalize_annotations=False,
-        use_word_query=False,
-        hard_attention=None,
-        **kwargs,
-    ):
+        vocabulary_size: int,
+        embedding_dim: int,
+        hidden_dim: int,
+        attention_dim: int,
+        dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
+        annotation_dropout: float = 0.0,
+        initial_dim: int | None = None,
+        use_gate: bool = True,
+        use_deep_output: bool = True,
+        use_output_tanh: bool = True,
+        tie_embeddings: bool = False,
+        normalize_annotations: bool = False,
+        use_word_query: bool = False,
+        hard_attention: dict[str, Any] | None = None,
+        implementation: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
@@ -124,42 +129,54 @@ class AttentionDecoder(keras.Layer):
         self.normalize_annotations = normalize_annotations
         self.use_word_query = use_word_query
         self.hard_attention = hard_attention
+        self.implementation = fast.check_implementation(implementation)
         if tie_embeddings and not use_deep_output:
             raise ValueError(
                 "`tie_embeddings=True` needs the deep output, whose hidden layer has the "
                 "embedding's size: set `use_deep_output=True`. Received: use_deep_output=False"
             )
+        self._make_layers()
 
-        def dense(units, name, **options):
+    def _make_layers(self) -> None:
+        """Creates the layers; those that a switch leaves out are `None`."""
+
+        def dense(units: int, name: str, **options: Any) -> RowDense:
             return RowDense(units, name=name, dtype=self.dtype_policy, **options)
 
-        def drop(rate, name):
+        def drop(rate: float, name: str) -> keras.layers.Dropout:
             return keras.layers.Dropout(rate, name=name, dtype=self.dtype_policy)
 
+        embedding_dim, hidden_dim = self.embedding_dim, self.hidden_dim
         self.embedding = keras.layers.Embedding(
-            vocabulary_size,
+            self.vocabulary_size,
             embedding_dim,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_dim**-0.5),
             name="embedding",
             dtype=self.dtype_policy,
         )
-        # Without gain and bias: every map of the annotation vectors has its own.
+        # Without gain and bias: every layer that reads the annotation vectors has its own.
         self.normalize = keras.layers.LayerNormalization(
             center=False, scale=False, name="normalize", dtype=self.dtype_policy
         )
-        kind = BahdanauAttention if hard_attention is None else HardAttention
+        kind = BahdanauAttention if self.hard_attention is None else HardAttention
         self.attention = kind(
-            attention_dim, **(hard_attention or {}), name="attention", dtype=self.dtype_policy
+            self.attention_dim,
+            **(self.hard_attention or {}),
+            name="attention",
+            dtype=self.dtype_policy,
         )
-        self.gate = dense(1, "gate", activation="sigmoid") if use_gate else None
-        # The words' parts of the query and of the gate.
+        # Pre-activation of beta, in float32 at any precision.
+        self.gate = dense(1, "gate", float_outputs=True) if self.use_gate else None
+        # The previous word's parts of the query and of the gate.
         self.word_query = (
-            dense(attention_dim + use_gate, "word_query", use_bias=False)
-            if use_word_query
+            dense(self.attention_dim + self.use_gate, "word_query", use_bias=False)
+            if self.use_word_query
             else None
         )
         self.initial_shared = (
-            dense(initial_dim, "initial_shared", activation="relu") if initial_dim else None
+            dense(self.initial_dim, "initial_shared", activation="relu")
+            if self.initial_dim
+            else None
         )
         self.initial_hidden = dense(hidden_dim, "initial_hidden", activation="tanh")
         self.initial_cell = dense(hidden_dim, "initial_cell", activation="tanh")
@@ -172,18 +189,20 @@ class AttentionDecoder(keras.Layer):
             4 * hidden_dim, "lstm_hidden", use_bias=False, kernel_initializer="orthogonal"
         )
         self.lstm_context = dense(4 * hidden_dim, "lstm_context", use_bias=False)
-        if use_deep_output:
+        if self.use_deep_output:
             self.output_hidden = dense(embedding_dim, "output_hidden")
             self.output_context = dense(embedding_dim, "output_context", use_bias=False)
-        self.output_words = None if tie_embeddings else dense(vocabulary_size, "output_words")
-        self.drop_output = drop(dropout, "drop_output")
-        self.drop_hidden = drop(dropout, "drop_hidden")
-        self.drop_embedding = drop(embedding_dropout, "drop_embedding")
+        self.output_words = (
+            None if self.tie_embeddings else dense(self.vocabulary_size, "output_words")
+        )
+        self.drop_output = drop(self.dropout, "drop_output")
+        self.drop_hidden = drop(self.dropout, "drop_hidden")
+        self.drop_embedding = drop(self.embedding_dropout, "drop_embedding")
         self.drop_annotations = keras.layers.SpatialDropout1D(
-            annotation_dropout, name="drop_annotations", dtype=self.dtype_policy
+            self.annotation_dropout, name="drop_annotations", dtype=self.dtype_policy
         )
 
-    def build(self, token_ids_shape, annotations_shape):
+    def build(self, token_ids_shape: Any, annotations_shape: Any, **_: Any) -> None:
         feature_dim = annotations_shape[-1]
         hidden, embedding = (None, None, self.hidden_dim), (None, None, self.embedding_dim)
         context = (None, None, feature_dim)
@@ -209,8 +228,10 @@ class AttentionDecoder(keras.Layer):
         if self.output_words:
             self.output_words.build(embedding if self.use_deep_output else hidden)
 
-    def read_annotations(self, annotations, training=False):
-        """Prepare a picture's annotation vectors, once for all steps, captions and beams.
+    # Before the loop, once for a picture
+
+    def read_annotations(self, annotations: Any, training: bool = False) -> tuple[Any, Any]:
+        """Prepares a picture's annotation vectors, once for all steps, captions and beams.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`, as the encoder
@@ -227,55 +248,78 @@ class AttentionDecoder(keras.Layer):
         annotations = self.drop_annotations(annotations, training=training)
         return annotations, self.attention.project(annotations)
 
-    def initial_state(self, annotations, captions=1):
-        """Predict the LSTM's state before the first word from the mean annotation vector.
+    def initial_state(
+        self, annotations: Any, captions: Any = 1, mask: Any = None
+    ) -> tuple[Any, Any]:
+        """Predicts the LSTM's state before the first word from the mean annotation vector.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            captions: Integer, number of captions a picture that start from this state.
+            captions: Integer, number of captions of a picture that start from this state.
+            mask: As in the call. The mean is over the regions that are `True`.
 
         Returns:
             Tuple `(hidden, cell)` of tensors of shape `(batch_size, captions, hidden_dim)`.
         """
-        mean = ops.mean(annotations, axis=1)
+        if mask is None:
+            mean = ops.mean(annotations, axis=1)
+        else:
+            weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
+            mean = ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
         if self.initial_shared:
             mean = self.initial_shared(mean)
+        dtype = float_dtype(self.compute_dtype)
         states = self.initial_hidden(mean), self.initial_cell(mean)
-        states = (ops.cast(ops.expand_dims(state, 1), "float32") for state in states)
-        return tuple(ops.repeat(state, captions, axis=1) for state in states)
+        # (batch, hidden_dim) -> (batch, captions, hidden_dim)
+        states = (ops.cast(ops.expand_dims(state, 1), dtype) for state in states)
+        hidden, cell = (ops.repeat(state, captions, axis=1) for state in states)
+        return hidden, cell
 
-    def recurrence_weights(self):
-        """Collect the weights of a step, in the dtype that the step computes in.
+    # One step: the equations
 
-        Returns:
-            A `sat_keras.fast.recurrence.RecurrenceWeights`.
-        """
-        if self.gate:
-            gate_kernel, gate_bias = self.gate.kernel, self.gate.bias
-        else:  # a gate that is always open: sigmoid(30) is 1 in float32
-            gate_kernel, gate_bias = ops.zeros((self.hidden_dim, 1)), ops.full((1,), 30.0)
-        query_kernel = self.attention.query_projection.kernel
-        kernels = ops.concatenate([query_kernel, gate_kernel, self.lstm_hidden.kernel], axis=-1)
-        return RecurrenceWeights(
-            kernels=ops.cast(kernels, self.compute_dtype),
-            context_kernel=ops.cast(self.lstm_context.kernel, self.compute_dtype),
-            score_vector=ops.cast(self.attention.score_vector.kernel, self.compute_dtype),
-            gate_bias=ops.cast(gate_bias, "float32"),
-        )
-
-    def _read_words(self, embedded):
-        """Compute what the embedded words put into the recurrence, for any number of steps."""
-        read = self.lstm_embedding(embedded)
-        if self.word_query:
-            no_gate = [] if self.gate else [ops.zeros_like(embedded[..., :1])]
-            read = ops.concatenate([self.word_query(embedded), *no_gate, read], axis=-1)
-        return read
-
-    def predict_words(self, embedded, hidden, context, training=False):
-        """Compute the deep output, step 4 of the class's equations, for any number of steps.
+    def recurrent_step(
+        self,
+        word: Any,
+        states: States,
+        annotations: Any,
+        keys: Any,
+        mask: Any = None,
+        sampling: Sampling | None = None,
+    ) -> tuple[States, dict[str, Any]]:
+        """Attends to the picture and updates the LSTM: steps 1 to 3 of the class's equations.
 
         Args:
-            embedded: Tensor of shape `(..., embedding_dim)`, the embedded previous words.
+            word: Tensor `E y` of shape `(batch_size, captions, embedding_dim)`.
+            states: Dictionary of `hidden` and `cell`, shape `(batch_size, captions, hidden_dim)`.
+            annotations, keys: The results of `read_annotations`.
+            mask: As in the call.
+            sampling: One step's `Sampling`; `None` for soft attention.
+
+        Returns:
+            Tuple of the new states and a dictionary of the `context`, shape
+            `(batch_size, captions, feature_dim)`, `attention_weights`, shape
+            `(batch_size, captions, num_regions)`, and `gate`, shape `(batch_size, captions, 1)`.
+        """
+        h, c = states["hidden"], states["cell"]
+        of_query, of_gate = self._word_parts(word)
+        drawn = {} if sampling is None else {"sampling": sampling}
+        z_hat, alpha = self.attention(  # (4) to (6)
+            h, annotations, keys=keys, mask=mask, query_bias=of_query, **drawn
+        )
+        beta = self._gate(h, of_gate)
+        z = beta * z_hat  # section 4.2.1
+        parts = self.lstm_embedding(word), self.lstm_hidden(h), self.lstm_context(z)
+        # (batch, captions, 4 * hidden_dim) -> 4 x (batch, captions, hidden_dim)
+        i, f, g, o = ops.split(sum(ops.cast(part, h.dtype) for part in parts), 4, axis=-1)  # (1)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)  # (2)
+        h = ops.sigmoid(o) * ops.tanh(c)  # (3)
+        return {"hidden": h, "cell": c}, {"context": z, "attention_weights": alpha, "gate": beta}
+
+    def predict_words(self, word: Any, hidden: Any, context: Any, training: bool = False) -> Any:
+        """Computes the deep output (equation 7), for any number of steps.
+
+        Args:
+            word: Tensor `E y` of shape `(..., embedding_dim)`, the embedded previous words.
             hidden: Tensor of shape `(..., hidden_dim)`.
             context: Tensor of shape `(..., feature_dim)`, after the gate.
             training: Boolean, whether dropout is active.
@@ -287,133 +331,171 @@ class AttentionDecoder(keras.Layer):
         context = ops.cast(context, self.compute_dtype)
         output = self._drop(self.drop_hidden, hidden, training)
         if self.use_deep_output:
-            output = embedded + self.output_hidden(output) + self.output_context(context)
+            output = word + self.output_hidden(output) + self.output_context(context)
             if self.use_output_tanh:
                 output = ops.tanh(output)
             output = self._drop(self.drop_output, output, training)
-        if self.tie_embeddings:
-            kernel = ops.transpose(self.embedding.embeddings)
-            return ops.tensordot(output, ops.cast(kernel, self.compute_dtype), axes=1)
-        return self.output_words(output)
+        if self.output_words:
+            return self.output_words(output)
+        return ops.tensordot(output, ops.transpose(self._embedding_matrix()), axes=1)
 
-    def _drop(self, layer, x, training):
-        """Drop the same units in all samples of a caption: only their regions tell them apart."""
-        samples = self.attention.samples
-        if not training or samples == 1:
-            return layer(x, training=training)
-        mask = layer(ops.ones_like(x[:, ::samples]), training=training)
-        return x * ops.repeat(mask, samples, axis=1)
-
-    def prepare_steps(self, keys, words=None):
-        """Compute what all steps of a search have in common.
-
-        Args:
-            keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
-            words: Integer, how many words the steps will read in all, or `None` for a great many.
-                From the vocabulary's size on all its words are read beforehand, once.
-
-        Returns:
-            Tuple of the keys' `attention_factors`, the `recurrence_weights`, and what the
-            vocabulary's words put into the recurrence or `None`, for `step`.
-        """
-        read = None
-        if words is None or words >= self.vocabulary_size:
-            vocabulary = ops.cast(self.embedding.embeddings, self.compute_dtype)
-            read = ops.cast(self._read_words(vocabulary), "float32")
-        return attention_factors(keys), self.recurrence_weights(), read
-
-    def step(self, token_ids, states, annotations, keys, sampling=None, prepared=None):
-        """Decode one word further, as search does.
+    def step(
+        self,
+        token_ids: Any,
+        states: States,
+        annotations: Any,
+        keys: Any,
+        mask: Any = None,
+        sampling: Sampling | None = None,
+    ) -> tuple[Any, States, dict[str, Any]]:
+        """Decodes one word further: embedding, `recurrent_step`, `predict_words`.
 
         Args:
             token_ids: Integer tensor of shape `(batch_size, captions)`, the previous words.
-            states: Dictionary of `hidden` and `cell`, shape `(batch_size, captions, hidden_dim)`.
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            keys: Tensor of shape `(batch_size, num_regions, attention_dim)`.
-            sampling: One step's `sat_keras.paper.attention.Sampling`, `None` for the expected context.
-            prepared: `prepare_steps(keys)`, `None` to do that here.
+            states, annotations, keys, mask, sampling: As of `recurrent_step`.
 
         Returns:
             Tuple of the logits, shape `(batch_size, captions, vocabulary_size)`, the new states
             and a dictionary of `attention_weights`, shape `(batch_size, captions, num_regions)`,
             and `gate`, shape `(batch_size, captions)`.
         """
-        factors, weights, vocabulary = prepared or self.prepare_steps(keys, words=0)
-        embedded = self.embedding(token_ids)
-        if vocabulary is None:
-            read = ops.cast(self._read_words(embedded), "float32")
-        else:
-            read = ops.take(vocabulary, token_ids, axis=0)
-        new = attention_step(
-            read,
-            states["hidden"],
-            states["cell"],
-            annotations,
-            factors,
-            weights,
-            sampling,
-        )
-        logits = self.predict_words(embedded, new["hidden"], new["context"])
-        record = {"attention_weights": new["attention_weights"], "gate": new["gate"][..., 0]}
-        return logits, {"hidden": new["hidden"], "cell": new["cell"]}, record
+        word = self.embedding(token_ids)
+        states, found = self.recurrent_step(word, states, annotations, keys, mask, sampling)
+        logits = self.predict_words(word, states["hidden"], found["context"])
+        record = {"attention_weights": found["attention_weights"], "gate": found["gate"][..., 0]}
+        return logits, states, record
 
-    def call(self, token_ids, annotations, training=False):
+    # All steps
+
+    def call(
+        self, token_ids: Any, annotations: Any, mask: Any = None, training: bool = False
+    ) -> dict[str, Any]:
         annotations, keys = self.read_annotations(annotations, training=training)
-        embedded = self.drop_embedding(self.embedding(token_ids), training=training)
+        words = self.drop_embedding(self.embedding(token_ids), training=training)
         if training and self.attention.samples > 1:
-            embedded = ops.repeat(embedded, self.attention.samples, axis=1)
-        batch_size, rows, steps = ops.shape(embedded)[:3]
-        hidden, cell = self.initial_state(annotations, rows)
-        shape = (steps, batch_size, rows, annotations.shape[1])
-        sampling = self.attention.draw(shape, training)
-        found = attention_recurrence(
-            ops.transpose(self._read_words(embedded), (2, 0, 1, 3)),
-            hidden,
-            cell,
-            annotations,
-            keys,
-            self.recurrence_weights(),
-            sampling,
-        )
-        hidden, context, weights, gate = (ops.transpose(x, (1, 2, 0, 3)) for x in found[:4])
-        logits = self.predict_words(embedded, hidden, context, training)
-        outputs = {"logits": logits, "attention_weights": weights, "gate": gate[..., 0]}
-        if sampling is not None:
-            outputs["locations"] = ops.transpose(found[4], (1, 2, 0))
+            words = ops.repeat(words, self.attention.samples, axis=1)
+        batch_size, rows, steps = ops.shape(words)[:3]
+        hidden, cell = self.initial_state(annotations, rows, mask)
+        sampling = self.attention.draw((steps, batch_size, rows, annotations.shape[1]), training)
+        arguments = (words, {"hidden": hidden, "cell": cell}, annotations, keys, mask, sampling)
+        found = fast.run_steps(self, *arguments) if self.uses_fused() else self._loop(*arguments)
+        # (steps, batch, captions, width) -> (batch, captions, steps, width)
+        found = {name: ops.transpose(x, (1, 2, 0, 3)) for name, x in found.items()}
+        outputs = {
+            "logits": self.predict_words(words, found["hidden"], found["context"], training),
+            "attention_weights": found["attention_weights"],
+            "gate": found["gate"][..., 0],
+        }
+        if sampling is not None and sampling.draws:
+            noise = ops.transpose(sampling.noise, (1, 2, 0, 3))
+            outputs["locations"] = draw_locations(found["attention_weights"], noise)
             outputs["sampled"] = 1 - sampling.expected[..., 0]
         return outputs
 
-    def compute_output_shape(self, token_ids_shape, annotations_shape):
+    def _loop(
+        self,
+        words: Any,
+        states: States,
+        annotations: Any,
+        keys: Any,
+        mask: Any,
+        sampling: Sampling | None,
+    ) -> dict[str, Any]:
+        """Runs `recurrent_step` for all steps and stacks its results along a first axis."""
+        words = ops.transpose(words, (2, 0, 1, 3))  # (steps, batch, captions, embedding_dim)
+        widths = {
+            "hidden": self.hidden_dim,
+            "cell": self.hidden_dim,
+            "context": annotations.shape[-1],
+            "attention_weights": annotations.shape[1],
+            "gate": 1,
+        }
+
+        def step(t: Any, last: States) -> dict[str, Any]:
+            now = sampling and sampling.at(t)
+            new, found = self.recurrent_step(words[t], last, annotations, keys, mask, now)
+            return {**new, **found}
+
+        return unpack(scan(step, states, ops.shape(words)[0], widths), widths)
+
+    def search_step(
+        self, annotations: Any, keys: Any, mask: Any = None, words: int | None = None
+    ) -> Callable[[Any, States, Sampling | None], tuple[Any, States, dict[str, Any]]]:
+        """Returns the function that search calls at every step, with the implementation chosen.
+
+        Args:
+            annotations, keys: The results of `read_annotations`.
+            mask: As in the call.
+            words: Integer, number of words that all steps read together, or `None` if not known.
+                The fused implementation projects the whole vocabulary once if that is fewer.
+
+        Returns:
+            Function of token ids, states and one step's `Sampling` that returns what `step` does.
+        """
+        if self.uses_fused():
+            return fast.search_step(self, annotations, keys, mask, words)
+
+        def step(token_ids: Any, states: States, sampling: Sampling | None = None) -> Any:
+            return self.step(token_ids, states, annotations, keys, mask, sampling)
+
+        return step
+
+    def uses_fused(self) -> bool:
+        """Returns whether the fused loop runs; see `sat_keras.fast.choose_implementation`."""
+        return fast.choose_implementation(self.implementation, self)[0] == "fused"
+
+    def _gate(self, h: Any, of_word: Any) -> Any:
+        """Computes `beta = sigmoid(w_beta . h + b)`, shape `(batch, captions, 1)`."""
+        if self.gate is None:
+            return ops.ones_like(h[..., :1])
+        return ops.sigmoid(ops.cast(self.gate(h), h.dtype) + of_word)
+
+    def _word_parts(self, word: Any) -> tuple[Any, Any]:
+        """Returns the previous word's parts of the query and of the gate's pre-activation."""
+        if self.word_query is None:
+            return None, 0.0
+        parts = ops.cast(self.word_query(word), float_dtype(self.compute_dtype))
+        return parts[..., : self.attention_dim], parts[..., self.attention_dim :]
+
+    def _embedding_matrix(self) -> Any:
+        """Returns `E`, shape `(vocabulary_size, embedding_dim)`, also where it is quantized."""
+        if getattr(self.embedding, "quantization_mode", None):
+            return self.embedding(ops.arange(self.vocabulary_size))
+        return ops.cast(self.embedding.embeddings, self.compute_dtype)
+
+    def _drop(self, layer: keras.layers.Dropout, x: Any, training: bool) -> Any:
+        """Drops the same units in all samples of a caption, which differ only in their regions."""
+        samples = self.attention.samples
+        if not training or samples == 1:
+            return layer(x, training=training)
+        mask = layer(ops.ones_like(x[:, ::samples]), training=training)
+        return x * ops.repeat(mask, samples, axis=1)
+
+    def compute_output_shape(
+        self, token_ids_shape: Any, annotations_shape: Any, **_: Any
+    ) -> dict[str, Any]:
         return {
             "logits": (*token_ids_shape, self.vocabulary_size),
             "attention_weights": (*token_ids_shape, annotations_shape[1]),
             "gate": tuple(token_ids_shape),
         }
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "embedding_dim": self.embedding_dim,
-            "hidden_dim": self.hidden_dim,
-            "attention_dim": self.attention_dim,
-            "dropout": self.dropout,
-            "embedding_dropout": self.embedding_dropout,
-            "annotation_dropout": self.annotation_dropout,
-            "initial_dim": self.initial_dim,
-            "use_gate": self.use_gate,
-            "use_deep_output": self.use_deep_output,
-            "use_output_tanh": self.use_output_tanh,
-            "tie_embeddings": self.tie_embeddings,
-            "normalize_annotations": self.normalize_annotations,
-            "use_word_query": self.use_word_query,
-            "hard_attention": self.hard_attention,
-        }
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        return None  # the mask is of the regions
+
+    def get_config(self) -> dict[str, Any]:
+        names = (
+            *("vocabulary_size", "embedding_dim", "hidden_dim", "attention_dim", "dropout"),
+            *("embedding_dropout", "annotation_dropout", "initial_dim", "use_gate"),
+            *("use_deep_output", "use_output_tanh", "tie_embeddings", "normalize_annotations"),
+            *("use_word_query", "hard_attention", "implementation"),
+        )
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable("sat_keras")
-def forget_gate_bias(shape, dtype=None):
-    """Start the LSTM's biases at 0, those of the forget gate at 1, so that it remembers.
+def forget_gate_bias(shape: Any, dtype: Any = None) -> Any:
+    """Initialises the LSTM's biases with 0, those of the forget gate with 1.
 
     Args:
         shape: Tuple `(4 * hidden_dim,)`.

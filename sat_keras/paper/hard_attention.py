@@ -1,6 +1,6 @@
-"""Stochastic hard attention: regions drawn from the attention weights, learnt by REINFORCE."""
+"""Stochastic hard attention, equations 8 to 12: one drawn region a step, learnt by REINFORCE."""
 
-import collections
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -10,68 +10,77 @@ from sat_keras.paper.attention import BahdanauAttention
 
 CONTEXTS = ("expected", "argmax", "sampled")
 EXPECTED_PER = ("picture", "batch")
-# How much of the moving average each minibatch keeps.
+# Share of the moving average that each minibatch keeps.
 BASELINE_MOMENTUM = 0.9
 
 
-class Sampling(collections.namedtuple("Sampling", ["noise", "expected"])):
-    """What decides which regions hard attention looks at.
+class Sampling(NamedTuple):
+    """The random numbers that choose hard attention's regions, drawn before the loop over steps.
 
     Attributes:
-        noise: Tensor of shape `(..., batch_size, num_queries, num_regions)`, Gumbel noise to draw
-            regions, 0 for the likeliest.
+        noise: Tensor of shape `(..., batch_size, num_queries, num_regions)`: Gumbel noise to draw
+            regions, 0 for the likeliest. `None` where every context is the expected one.
         expected: Tensor of shape `(batch_size, 1, 1)`, 1 for the pictures whose context is the
-            expected one.
+            expected one; `None` with `noise=None`.
     """
 
-    __slots__ = ()
+    noise: Any = None
+    expected: Any = None
 
-    def at(self, step, queries):
-        """Take the noise of one step, of the first few queries.
+    @property
+    def draws(self) -> bool:
+        """Whether any region is chosen at all."""
+        return self.noise is not None
+
+    def at(self, step: Any, queries: int | None = None) -> "Sampling":
+        """Returns the noise of one step, of the first few queries.
 
         Args:
             step: Integer or scalar tensor.
-            queries: Integer.
+            queries: Integer, or `None` for all.
 
         Returns:
             A `Sampling` whose noise has the shape `(batch_size, queries, num_regions)`.
         """
+        if not self.draws:
+            return self
         return Sampling(ops.take(self.noise, step, axis=0)[:, :queries], self.expected)
 
 
 @keras.saving.register_keras_serializable("sat_keras")
 class HardAttention(BahdanauAttention):
-    """Stochastic hard attention: looks at one region, drawn from the attention weights.
+    """Stochastic hard attention: the context is one region, drawn from the attention weights.
 
     The attention weights `alpha` are those of `BahdanauAttention`. In training the context is
 
-        z = a_s,  s ~ Multinoulli(alpha)
+        z_hat = a_s,  s ~ Multinoulli(alpha)
 
-    or, by a coin of probability `expected_probability`, the expected context `sum_i alpha_i a_i` of
-    soft attention. Through the expected context gradients reach the attention weights as usual;
-    through a drawn region none can, and `sat_keras.paper.hard_attention.Reinforce` estimates them.
+    or, with probability `expected_probability`, the expected context `sum_i alpha_i a_i` of soft
+    attention. The expected context passes gradients on to the attention weights; a drawn region
+    passes none, and `Reinforce` estimates them.
 
-    A region is drawn by the Gumbel trick, `s = argmax_i (log alpha_i + g_i)` with
-    `g = -log(-log(u))`, `u` uniform, so that the noise of all steps can be drawn beforehand.
+    A region is drawn by the Gumbel-max trick, `s = argmax_i (log alpha_i + g_i)` with
+    `g = -log(-log(u))`, `u` uniform, so that the noise of all steps is drawn before the loop.
 
     Args:
         attention_dim: Integer, size of the perceptron's hidden layer.
         samples: Integer, sequences of regions drawn for a caption in training.
         expected_probability: Float in [0, 1), how often the expected context replaces the drawn
             one in training.
-        expected_per: The coin is tossed for every `"picture"`, as in the paper, or once a
-            `"batch"`, as in the authors' code.
+        expected_per: `"picture"` decides that for each picture, as in the paper, `"batch"` once
+            for a minibatch, as in the authors' code.
         inference: Context outside training: `"expected"`, `"argmax"` (the likeliest region) or
             `"sampled"`.
         seed: Integer, seed of the noise.
         **kwargs: Arguments of `keras.Layer`.
 
     Call arguments:
-        query, annotations, keys, mask: As of `BahdanauAttention`.
+        query, annotations, keys, mask, query_bias: As of `BahdanauAttention`.
+        sampling: One step's `Sampling`. Drawn by `draw` where it is not given.
         training: Boolean, whether regions are drawn.
 
     Returns:
-        Tuple `(context, weights)`, as of `BahdanauAttention`.
+        Tuple `(context, attention_weights)`, as of `BahdanauAttention`.
 
     Raises:
         ValueError: If an argument has an impossible value.
@@ -91,14 +100,14 @@ class HardAttention(BahdanauAttention):
 
     def __init__(
         self,
-        attention_dim,
-        samples=1,
-        expected_probability=0.5,
-        expected_per="picture",
-        inference="expected",
-        seed=None,
-        **kwargs,
-    ):
+        attention_dim: int,
+        samples: int = 1,
+        expected_probability: float = 0.5,
+        expected_per: str = "picture",
+        inference: str = "expected",
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(attention_dim, **kwargs)
         if not isinstance(samples, int) or samples < 1:
             raise ValueError(f"`samples` must be 1 or more. Received: samples={samples!r}")
@@ -116,8 +125,10 @@ class HardAttention(BahdanauAttention):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def draw(self, shape, training=False, context=None, seed=None):
-        """Draw what the choice of regions needs, for any number of steps.
+    def draw(
+        self, shape: Any, training: bool = False, context: str | None = None, seed: Any = None
+    ) -> Sampling:
+        """Draws what chooses the regions, for any number of steps.
 
         Args:
             shape: Tuple of integers or tensors `(..., batch_size, num_queries, num_regions)`.
@@ -126,7 +137,7 @@ class HardAttention(BahdanauAttention):
             seed: Integer for the same draws at every call, the layer's own generator by default.
 
         Returns:
-            A `Sampling`, or `None` where every context is the expected one.
+            A `Sampling`.
 
         Raises:
             ValueError: If there is no such context.
@@ -141,15 +152,35 @@ class HardAttention(BahdanauAttention):
             expected = ops.cast(coin, "float32") * ops.ones(pictures, "float32")
             return Sampling(gumbel_noise(shape, seed), expected)
         if context == "expected":
-            return None
+            return Sampling()
         is_sampled = context == "sampled"
         noise = gumbel_noise(shape, seed) if is_sampled else ops.zeros(shape, "float32")
         return Sampling(noise, ops.zeros(pictures, "float32"))
 
-    def select(self, weights, noise, expected):
-        return select_regions(weights, noise, expected)
+    def call(
+        self,
+        query: Any,
+        annotations: Any,
+        keys: Any = None,
+        mask: Any = None,
+        query_bias: Any = None,
+        sampling: Sampling | None = None,
+        training: bool = False,
+    ) -> tuple[Any, Any]:
+        expected_context, weights = super().call(query, annotations, keys, mask, query_bias)
+        if sampling is None:
+            sampling = self.draw(ops.shape(weights), training)
+        if not sampling.draws:
+            return expected_context, weights
+        locations = draw_locations(weights, sampling.noise)
+        chosen = ops.one_hot(locations, weights.shape[-1], dtype=self.compute_dtype)
+        # a_s: (batch, queries, regions) x (batch, regions, feature_dim)
+        drawn_context = ops.matmul(chosen, ops.cast(annotations, self.compute_dtype))
+        drawn_context = ops.cast(drawn_context, expected_context.dtype)
+        expected = ops.cast(sampling.expected, expected_context.dtype)
+        return expected * expected_context + (1 - expected) * drawn_context, weights
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "samples": self.samples,
@@ -159,17 +190,17 @@ class HardAttention(BahdanauAttention):
             "seed": self.seed,
         }
 
-    # Keras saves no seed generators: a training that is resumed would draw the same noise again.
+    # Keras saves no seed generators: a resumed training would draw the same noise again.
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         store["seed_state"] = ops.convert_to_numpy(self.seed_generator.state)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         self.seed_generator.state.assign(store["seed_state"])
 
 
-def gumbel_noise(shape, seed):
-    """Draw standard Gumbel noise `-log(-log(u))`.
+def gumbel_noise(shape: Any, seed: Any) -> Any:
+    """Draws standard Gumbel noise `-log(-log(u))`.
 
     Args:
         shape: Tuple of integers or tensors.
@@ -182,31 +213,21 @@ def gumbel_noise(shape, seed):
     return -ops.log(-ops.log(uniform))
 
 
-def select_regions(weights, noise, expected):
-    """Choose what the context is made of: a region, or all of them by their weights.
-
-    1. `s = argmax_i (log alpha_i + g_i)`, the location
-    2. `alpha` where `expected` is 1, the one-hot vector of `s` where it is 0
+def draw_locations(weights: Any, noise: Any) -> Any:
+    """Draws regions by the Gumbel-max trick, `s = argmax_i (log alpha_i + g_i)`.
 
     Args:
-        weights: Attention weights, tensor of shape `(batch_size, num_queries, num_regions)`.
-        noise, expected: One step of a `Sampling`.
+        weights: Attention weights, tensor of shape `(..., num_regions)`.
+        noise: Gumbel noise of the same shape.
 
     Returns:
-        Tuple of the selection, of the shape of `weights`, and the locations, int32, shape
-        `(batch_size, num_queries)`.
+        Locations, int32 tensor of shape `(...)`.
     """
-    locations = ops.cast(ops.argmax(ops.log(weights) + noise, axis=-1), "int32")
-    return mix_selection(weights, locations, expected), locations
+    scores = ops.log(weights) + ops.cast(noise, weights.dtype)
+    return ops.cast(ops.argmax(scores, axis=-1), "int32")
 
 
-def mix_selection(weights, locations, expected):
-    """Do step 2 of `select_regions`, for any number of steps."""
-    chosen = ops.one_hot(locations, weights.shape[-1], dtype=weights.dtype)
-    return expected * weights + (1 - expected) * chosen
-
-
-def _check_choice(name, value, choices):
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}"
