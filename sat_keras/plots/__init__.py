@@ -1,7 +1,8 @@
 """Figures, the interactive widget and the evaluation report.
 
 `attention_maps` enlarges and describes maps as arrays; `attention`, `history` and `beam_tree` draw
-one kind of figure each, with the settings of `style`; `widget` and `report` render HTML.
+one kind of figure each, with the settings of `style`; `widget` and `report` render HTML;
+`notebook` displays a figure with alternative text.
 """
 
 from sat_keras import lazy_exports
@@ -13,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "attention_maps": ("describe_attention", "seen_box", "upsample_attention"),
         "beam_tree": ("plot_beam_tree",),
         "history": ("plot_history",),
+        "notebook": ("figure_html",),
         "report": ("write_report",),
         "style": ("save_figure",),
         "widget": ("attention_html", "caption_html"),
