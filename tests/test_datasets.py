@@ -1,16 +1,22 @@
 import hashlib
+import io
 import json
 import tarfile
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from sat_keras.datasets import (
     DATASETS,
+    describe_dataset,
+    from_table,
     load_coco,
     load_dataset,
     load_flickr8k,
@@ -19,6 +25,7 @@ from sat_keras.datasets import (
 )
 from sat_keras.datasets.download import Archive, fetch, unpack
 from sat_keras.datasets.flickr import read_captions
+from sat_keras.datasets.tables import seeded_splits
 
 SPLIT_LISTS = {"train": ["1_a.jpg", "2_b.jpg"], "dev": ["3_c.jpg"], "test": ["4_d.jpg"]}
 PICTURES = [name for names in SPLIT_LISTS.values() for name in names]
@@ -423,7 +430,7 @@ class TestFetch:
         assert message.startswith("The file tiny.zip (1 kB) is missing. Get it from file://")
         assert all(url in message for url in archive.urls)
         assert f"into the folder {tmp_path / 'data'}. Received: " in message
-        assert "answered with something else than an archive" in message
+        assert "did not serve an archive" in message
         assert list((tmp_path / "data").iterdir()) == []
 
     def test_unpack_twice(self, tmp_path, mirror):
@@ -433,6 +440,243 @@ class TestFetch:
         assert unpack(path, tmp_path) == folder
         assert tree(folder) == before
         assert (folder / "1.txt").read_text() == "one"
+
+
+KAGGLE = "image,caption\n" + "".join(
+    f'{name},"Caption {i}, of {name} ."\n' for name in PICTURES for i in range(2)
+)
+
+
+def kaggle_folder(folder, captions=KAGGLE, pictures=PICTURES):
+    (folder / "Images").mkdir(parents=True)
+    for number, name in enumerate(pictures):
+        Image.new("RGB", (4 + number, 5)).save(folder / "Images" / name)
+    (folder / "captions.txt").write_text(captions)
+    return folder
+
+
+class TestKaggle:
+    @pytest.mark.parametrize("name", ["flickr8k", "flickr30k"])
+    def test_without_split_lists_a_seeded_split_is_drawn_and_said(self, tmp_path, name):
+        captions = KAGGLE
+        if name == "flickr30k":
+            lines = [f"{file}, {i}, Caption of {file} ." for file in PICTURES for i in range(2)]
+            captions = "\n".join(["image_name, comment_number, comment", *lines])
+        kaggle_folder(tmp_path / name, captions)
+        with pytest.warns(UserWarning, match=rf"{name}: .*80/10/10.*dataset_{name}\.json"):
+            table = load_dataset(name, tmp_path, download=False)
+        assert sorted(table["split"].value_counts().items()) == [
+            ("dev", 2),
+            ("test", 2),
+            ("train", 4),
+        ]
+        assert set(table["image_id"]) == {Path(file).stem for file in PICTURES}
+        assert table["caption"].str.startswith("Caption ").all()
+
+    @pytest.mark.parametrize("name", ["flickr8k", "flickr30k"])
+    def test_karpathys_splits_are_used_where_they_are(self, tmp_path, name):
+        folder = kaggle_folder(tmp_path / name)
+        entries = [("1_a.jpg", "test", {}), ("2_b.jpg", "train", {})]
+        karpathy_json(folder / f"dataset_{name}.json", entries)
+        table = load_dataset(name, tmp_path, download=False)
+        split_of = dict(zip(table["image_id"], table["split"], strict=True))
+        assert split_of == {"1_a": "test", "2_b": "train"}
+        assert table["caption"].str.startswith("Caption ").all()
+
+    def test_official_lists_are_used_where_they_are(self, tmp_path):
+        folder = kaggle_folder(tmp_path / "flickr8k")
+        for split, names in SPLIT_LISTS.items():
+            (folder / f"Flickr_8k.{split}Images.txt").write_text("\n".join(names))
+        table = load_dataset("flickr8k", tmp_path, download=False)
+        assert table["split"].tolist() == ["train"] * 4 + ["dev"] * 2 + ["test"] * 2
+
+    def test_the_official_captions_come_first(self, tmp_path):
+        folder = kaggle_folder(tmp_path / "flickr8k")
+        write_zip(folder / "Flickr8k_text.zip", flickr8k_text())
+        assert load_dataset("flickr8k", tmp_path, download=False)["caption"][0] == (
+            "Caption 0 of 1_a.jpg ."
+        )
+
+    def test_another_header_is_named(self, tmp_path):
+        kaggle_folder(tmp_path / "flickr8k", "name;text\n1;2\n")
+        with pytest.raises(ValueError, match=r"captions\.txt must have the header.*Received"):
+            load_dataset("flickr8k", tmp_path, download=False)
+
+
+ROWS = [(name, f"caption {i} of {name}") for name in PICTURES for i in range(2)]
+
+
+def as_csv(folder, separator=","):
+    lines = [separator.join(row) for row in [("image", "caption"), *ROWS]]
+    suffix = "csv" if separator == "," else "tsv"
+    (folder / f"captions.{suffix}").write_text("\n".join(lines), encoding="utf-8-sig")
+
+
+def as_jsonl(folder):
+    entries = [
+        {"file_name": name, "captions": [text for file, text in ROWS if file == name]}
+        for name in PICTURES
+    ]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, entries)))
+
+
+def as_lines(folder):
+    lines = [f"{name}#{number % 2}\t{text}" for number, (name, text) in enumerate(ROWS)]
+    (folder / "captions.txt").write_text("\n".join(lines))
+
+
+def as_coco(folder):
+    images = [{"id": i, "file_name": name} for i, name in enumerate(PICTURES)]
+    notes = [{"image_id": PICTURES.index(name), "caption": text} for name, text in ROWS]
+    (folder / "my.json").write_text(json.dumps({"images": images, "annotations": notes}))
+
+
+FORMS = [as_csv, lambda folder: as_csv(folder, "\t"), as_jsonl, as_lines, as_coco]
+
+
+NO_TEXT = {"filename": "a", "split": "train", "sentences": [{"raw": 1}]}
+
+
+class TestOwnData:
+    @pytest.mark.parametrize("write", FORMS)
+    def test_folders_in_every_form(self, tmp_path, write):
+        folder = kaggle_folder(tmp_path)
+        (folder / "captions.txt").unlink()
+        write(folder)
+        table = load_dataset(str(folder))
+        found = zip(table["image"].map(lambda path: Path(path).name), table["caption"], strict=True)
+        assert sorted(found) == sorted(ROWS)
+        pictures = table.groupby("split")["image_id"].nunique().to_dict()
+        assert pictures == {"train": 2, "dev": 1, "test": 1}
+        assert (table.groupby("image_id")["split"].nunique() == 1).all()
+        assert load_dataset(str(folder)).equals(table)
+        dev = table[table["split"] == "dev"].reset_index(drop=True)
+        assert load_dataset(str(folder), only="dev").equals(dev)
+
+    def test_karpathys_form_has_its_splits(self, tmp_path):
+        folder = kaggle_folder(tmp_path)
+        (folder / "captions.txt").unlink()
+        karpathy_json(folder / "mine.json", [("1_a.jpg", "train", {}), ("2_b.jpg", "val", {})])
+        assert load_dataset(str(folder))["split"].tolist() == ["train"] * 2 + ["dev"] * 2
+
+    def test_a_table_with_splits(self, tmp_path):
+        folder = kaggle_folder(tmp_path)
+        table = pd.DataFrame(
+            {
+                "image": ["Images/1_a.jpg", "2_b.jpg"],
+                "caption": [["a dog", "two dogs "], "a cat"],
+                "Split": ["train", "validation"],
+                "image_id": [7, 8],
+            }
+        )
+        found = from_table(table, folder)
+        assert found["caption"].tolist() == ["a dog", "two dogs", "a cat"]
+        assert found["image_id"].tolist() == ["7", "7", "8"]
+        assert found["split"].tolist() == ["train", "train", "dev"]
+        assert found["image"].tolist()[0] == str(folder / "Images/1_a.jpg")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"caption": [1.5, "a"]}, "must be a string. Received: 1.5"),
+            ({"caption": ["", "a"]}, "empty caption"),
+            ({"split": ["train", "holdout"]}, "Received: split='holdout'"),
+        ],
+    )
+    def test_bad_tables_are_named(self, tmp_path, change, message):
+        table = pd.DataFrame({"image": PICTURES[:2], "caption": ["a", "b"], **change})
+        with pytest.raises(ValueError, match=message):
+            from_table(table, kaggle_folder(tmp_path))
+
+    def test_missing_columns_and_rows_are_named(self, tmp_path):
+        with pytest.raises(ValueError, match="columns `image` and `caption`. Received: .*words"):
+            from_table(pd.DataFrame({"image": ["a"], "words": ["b"]}))
+        with pytest.raises(ValueError, match="Received: 0 rows"):
+            from_table(pd.DataFrame({"image": [], "caption": []}))
+        with pytest.raises(FileNotFoundError, match=r"no captions file; expected captions\.csv"):
+            load_dataset(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("captions.jsonl", "{"),
+            ("captions.jsonl", "[1]"),
+            ("my.json", "[" * 10**5),
+            ("my.json", '{"images": 1, "annotations": []}'),
+            (
+                "my.json",
+                '{"images": [{"filename": "a", "split": "train", "sentences": [{"raw": 1}]}]}',
+            ),
+            ("captions.csv", ""),
+        ],
+    )
+    def test_broken_captions_files_are_named(self, tmp_path, name, content):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match="Received: "):
+            load_dataset(str(tmp_path))
+
+    def test_description(self, tmp_path):
+        folder = kaggle_folder(tmp_path)
+        (folder / "Images" / "3_c.jpg").write_bytes(b"no picture")
+        found = describe_dataset(load_dataset(str(folder)))
+        assert found["pictures"] == {"train": 2, "dev": 1, "test": 1}
+        assert found["captions"] == {"train": 4, "dev": 2, "test": 2}
+        assert found["sizes"] == {"smallest": [4, 5], "median": [5, 5], "largest": [7, 5]}
+        assert (found["words"]["shortest"], found["words"]["longest"]) == (5, 5)
+        ((path, message),) = found["broken"].items()
+        assert path.endswith("3_c.jpg")
+        assert "not a picture" in message
+
+    def test_seeded_splits(self):
+        ids = [str(i) for i in range(100)]
+        splits = seeded_splits(ids)
+        assert splits == seeded_splits(ids[::-1])
+        assert splits != seeded_splits(ids, seed=1)
+        assert Counter(splits.values()) == {"train": 80, "dev": 10, "test": 10}
+        assert Counter(seeded_splits("abc").values()) == {"train": 1, "dev": 1, "test": 1}
+        assert seeded_splits("ab") == {"a": "train", "b": "train"}
+
+    def test_unknown_names_get_a_hint(self):
+        with pytest.raises(ValueError, match="did you mean 'flickr8k'.*Received: 'flickr8'"):
+            load_dataset("flickr8")
+
+
+class TestHostileArchives:
+    def test_a_zip_bomb(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("big", bytes(5 << 20))
+        with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo("big")
+            member.size = 5 << 20
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+        for name in ("a.zip", "a.tar.gz"):
+            with pytest.raises(ValueError, match="100 times larger.*Received"):
+                unpack(tmp_path / name, tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_damage_encryption_and_unknown_compression(self, tmp_path):
+        path = tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a", b"hello" * 100)
+        whole = path.read_bytes()
+        start, entry = 30 + len("a"), whole.index(b"PK\x01\x02")
+        for place, byte, message in (
+            (start, 0xFF, "is damaged or incomplete"),
+            (entry + 8, 1, "unpack it by hand.*encrypted"),
+            (entry + 10, 99, "unpack it by hand"),
+        ):
+            data = bytearray(whole)
+            data[place] = byte
+            if "encrypted" in message:
+                data[6] = byte
+            path.write_bytes(data)
+            with pytest.raises(ValueError, match=f"(?s){message}.*"):
+                unpack(path, tmp_path / "out")
+
+    def test_names_that_are_too_long(self, tmp_path):
+        write_zip(tmp_path / "a.zip", {"a" * 300: b""})
+        with pytest.raises(OSError, match=r"a\.zip cannot be unpacked.*names.*File name too long"):
+            unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
 class TestLoadDataset:

@@ -4,6 +4,7 @@ The columns are `image` (path of the picture's file), `image_id`, `caption` (raw
 ("train", "dev" or "test"). `load_dataset` loads any of them by name.
 """
 
+import difflib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from sat_keras.datasets import scenes
 from sat_keras.datasets.boxes import load_boxes
 from sat_keras.datasets.coco import load_coco
 from sat_keras.datasets.flickr import load_flickr8k, load_flickr30k
+from sat_keras.datasets.folder import describe_dataset, from_table, load_folder
 from sat_keras.datasets.scenes import (
     caption_accuracy,
     draw_scenes,
@@ -27,12 +29,15 @@ from sat_keras.datasets.tables import check_split
 __all__ = [
     "DATASETS",
     "caption_accuracy",
+    "describe_dataset",
     "draw_scenes",
+    "from_table",
     "load_boxes",
     "load_coco",
     "load_dataset",
     "load_flickr8k",
     "load_flickr30k",
+    "load_folder",
     "load_objects",
     "load_scenes",
     "words_to_boxes",
@@ -45,10 +50,10 @@ _LOADERS: dict[str, Callable[..., pd.DataFrame]] = {
     "coco2017": functools.partial(load_coco, year=2017),
 }
 DATASETS = ("scenes", *_LOADERS)
-# What tells that a folder is the data set's own and not the one above it (file name patterns).
+# File name patterns by which a data set's own folder is told from the one above it.
 _SIGNS = {
-    "flickr8k": ("Flickr8k*", "Flicker8k*", "dataset_flickr8k.json"),
-    "flickr30k": ("flickr30k*", "results*", "dataset_flickr30k.json"),
+    "flickr8k": ("captions.txt", "Flickr8k*", "Flicker8k*", "dataset_flickr8k.json"),
+    "flickr30k": ("captions.txt", "flickr30k*", "results*", "dataset_flickr30k.json"),
     "coco2014": ("*2014", "*2014.zip", "annotations", "dataset_coco.json"),
     "coco2017": ("*2017", "*2017.zip", "annotations", "dataset_coco.json"),
 }
@@ -66,30 +71,31 @@ def load_dataset(
     image_size: int = 64,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Load a data set by name; draw, unpack or download it first where necessary.
+    """Loads a data set by name; draws, unpacks or downloads it first where necessary.
 
     Args:
-        name: one of `DATASETS`: "scenes", "flickr8k", "flickr30k", "coco2014", "coco2017".
-        data_dir: the data set's own folder or the one above it (`data` for `data/flickr8k`).
+        name: One of `DATASETS`: "scenes", "flickr8k", "flickr30k", "coco2014", "coco2017"; or the
+            path of a folder of your own, see `load_folder`.
+        data_dir: The data set's own folder or the one above it (`data` for `data/flickr8k`).
             Scenes are drawn into `<data_dir>/scenes/`, each set in a folder of its own.
-        download: whether missing archives may be downloaded.
-        splits: None for the official splits, "karpathy" for those of Karpathy and Li, or the path
-            of such a split file. Not for scenes.
-        only: "train", "dev" or "test" to load that split alone; None for all. A split without
-            pictures is then an error, not a warning.
-        cache_dir: folder to unpack and download into. Defaults to the data set's folder or, where
+        download: Boolean, whether missing archives may be downloaded.
+        splits: `None` for the official splits, "karpathy" for those of Karpathy and Li, or the path
+            of such a split file. Not for scenes and folders of your own.
+        only: "train", "dev" or "test" to load that split alone. A split without pictures is then
+            an error.
+        cache_dir: Folder to unpack and download into. Defaults to the data set's folder or, where
             that is write-protected, to `data/<name>` in the working directory. Not for scenes.
-        num_images: pictures a split; scenes only, see `draw_scenes`.
-        image_size: width and height in pixels; scenes only.
-        seed: the scenes' seed; scenes only.
+        num_images: Pictures of each split; scenes only, see `draw_scenes`.
+        image_size: Integer, width and height in pixels; scenes only.
+        seed: Integer, seed of the scenes, or of the split of a folder of your own.
 
     Returns:
-        DataFrame with the columns `image`, `image_id`, `caption`, `split`, one row a caption. The
-        objects of drawn scenes are in a second table, which `load_objects(captions)` gives.
+        `pandas.DataFrame` with the columns `image`, `image_id`, `caption`, `split`, one row a
+        caption. `load_objects(captions)` returns the objects of drawn scenes.
 
     Raises:
-        ValueError: an argument is out of range or a file cannot be read.
-        FileNotFoundError: a file is missing; the message says where to get it and to put it.
+        ValueError: If an argument is out of range or a file cannot be read.
+        FileNotFoundError: If a file is missing. The message says where to get it and to put it.
 
     Example:
     ```python
@@ -100,9 +106,16 @@ def load_dataset(
     Reference:
         Notebook `01_preprocessing`.
     """
-    if name not in DATASETS:
-        raise ValueError(f"Expected name to be one of {', '.join(DATASETS)}. Received: {name!r}")
     check_split(only)
+    if name not in DATASETS:
+        if Path(name).is_dir() and splits is None:
+            return load_folder(name, only, seed)
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        raise ValueError(
+            f"Expected name to be one of {', '.join(DATASETS)}, or the path of a folder of your "
+            f"own, whose captions file names its splits"
+            f"{f'; did you mean {near[0]!r}' if near else ''}. Received: {name!r}"
+        )
     if name == "scenes":
         if splits is not None:
             raise ValueError(f"Scenes have one division only. Received: splits={splits!r}")
@@ -138,7 +151,7 @@ def _draw_or_load_scenes(
 
 
 def _own_folder(name: str, data_dir: str | os.PathLike) -> Path:
-    """The data set's folder: `data_dir` if it looks like it, else the sub-folder of that name."""
+    """Returns `data_dir` if it is the data set's own folder, else the sub-folder of that name."""
     data_dir = Path(data_dir)
     below = data_dir / name
     if below.is_dir():

@@ -1,20 +1,25 @@
-"""Where a data set's files lie: found, unpacked or downloaded."""
+"""Files of a data set: found, unpacked or downloaded."""
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import json
+import lzma
 import os
+import shutil
 import socket
 import tarfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sat_keras.data.files import replacing
 
 _STAMP = ".unpacked-from.json"
 _TIMEOUT = 60  # seconds without an answer until the next mirror is tried
+_MAX_RATIO = 100  # of an archive's unpacked size to its packed size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +27,13 @@ class Archive:
     """An archive that a data set is published in.
 
     Args:
-        name: file name, as published.
-        size: how much there is to download, in words.
-        urls: mirrors, tried in turn; none where the owners ask for a form to be filled in.
-        page: the owners' page, for whoever downloads by hand.
-        md5: checksum of the published bytes; None where none is known, and then none is checked.
-            It is held against downloads only: an archive that is there already (resized pictures,
-            a part of the set) is used as it is.
-        other_names: further names the archive goes by.
+        name: File name, as published.
+        size: Size of the download, in words.
+        urls: Mirrors, tried in turn. Empty if the owners ask for a form to be filled in.
+        page: The owners' page, for downloads by hand.
+        md5: Checksum of the published bytes, `None` if unknown. Only downloads are checked: an
+            archive that is there already may hold resized pictures or a part of the set.
+        other_names: Other names of the archive.
     """
 
     name: str
@@ -41,14 +45,14 @@ class Archive:
 
 
 class DataFolder:
-    """A data set's folder: finds what was put there, unpacks archives, downloads what is missing.
+    """Finds files in a data set's folder, unpacks archives and downloads missing ones.
 
     Args:
-        data_dir: folder in which archives and unpacked files are looked for.
-        name: the data set's name.
-        cache_dir: folder to unpack and download into. Defaults to `data_dir` or, where that is
+        data_dir: Folder in which archives and unpacked files are looked for.
+        name: Name of the data set.
+        cache_dir: Folder to unpack and download into. Defaults to `data_dir` or, where that is
             write-protected, to `data/<name>` in the working directory.
-        download: whether missing archives may be downloaded.
+        download: Boolean, whether missing archives may be downloaded.
     """
 
     def __init__(
@@ -68,23 +72,23 @@ class DataFolder:
             self.cache_dir = Path("data") / name
 
     def find(self, *names: str) -> Path | None:
-        """The first of these files or folders that was put by hand, at most two folders deep."""
+        """Returns the first of these files or folders, at most two folders deep, or `None`."""
         roots = dict.fromkeys((self.data_dir, self.cache_dir))
         return next((path for root in roots if (path := _find(root, names))), None)
 
     def require(self, names: tuple[str, ...], archive: Archive) -> Path:
-        """Find one of these files or folders, if need be in the archive, if need be downloaded.
+        """Finds one of these files or folders; unpacks or downloads the archive if necessary.
 
         Args:
-            names: names that the wanted file or folder goes by, the preferred one first.
-            archive: where it is published.
+            names: Names of the wanted file or folder, the preferred one first.
+            archive: Archive that holds it.
 
         Returns:
-            The path of the file or folder.
+            Path of the file or folder.
 
         Raises:
-            FileNotFoundError: it is not there and cannot be downloaded.
-            ValueError: the archive is damaged or holds no such file.
+            FileNotFoundError: If it is not there and cannot be downloaded.
+            ValueError: If the archive is damaged or does not hold it.
         """
         found = self.find(*names)
         if found:
@@ -100,8 +104,17 @@ class DataFolder:
             )
         return found
 
+    def find_or_unpack(self, names: tuple[str, ...], archive: Archive) -> Path | None:
+        """Returns one of these files as `require` does, or `None` rather than downloading it."""
+        has_archive = self._local(archive) is not None
+        return self.require(names, archive) if has_archive else self.find(*names)
+
     def _unpacked(self, archive: Archive) -> Path:
-        """The folder with the archive's contents."""
+        """Returns the folder with the archive's contents."""
+        return self._local(archive) or unpack(self._download(archive), self.cache_dir)
+
+    def _local(self, archive: Archive) -> Path | None:
+        """Returns the folder with the contents of an archive that is there, else `None`."""
         names = (archive.name, *archive.other_names)
         roots = dict.fromkeys((self.data_dir, self.cache_dir))
         for path in (root / name for root in roots for name in names):
@@ -110,7 +123,7 @@ class DataFolder:
         for path in (_unpacked_folder(root, name) for root in roots for name in names):
             if path.is_dir():  # the archive itself was deleted since
                 return path
-        return unpack(self._download(archive), self.cache_dir)
+        return None
 
     def _download(self, archive: Archive) -> Path:
         if not self.download:
@@ -121,20 +134,19 @@ class DataFolder:
 
 
 def fetch(archive: Archive, folder: str | os.PathLike) -> Path:
-    """Download an archive from the first mirror that answers, with a progress bar.
+    """Downloads an archive from the first mirror that answers, with a progress bar.
 
-    The archive appears in `folder` when it is complete and its checksum, where one is known, is
-    right; an interrupted download leaves nothing there.
+    The archive appears in `folder` when it is complete and its checksum, if known, is right.
 
     Args:
-        archive: what to download.
-        folder: where to put it.
+        archive: Archive to download.
+        folder: Folder to put it in.
 
     Returns:
-        The downloaded file's path.
+        Path of the downloaded file.
 
     Raises:
-        FileNotFoundError: no mirror gave the archive.
+        FileNotFoundError: If no mirror served the archive.
     """
     import keras  # takes seconds to import and is needed for downloads only
 
@@ -153,7 +165,7 @@ def fetch(archive: Archive, folder: str | os.PathLike) -> Path:
                     force_download=True,
                 )
                 if not (zipfile.is_zipfile(partial) or tarfile.is_tarfile(partial)):
-                    raise ValueError(f"{url} answered with something else than an archive")
+                    raise ValueError(f"{url} did not serve an archive")
             return folder / archive.name
         except Exception as error:  # get_file raises a bare Exception for every HTTP error
             failures.append(" ".join(str(error).split()))
@@ -169,18 +181,19 @@ def _missing(archive: Archive, folder: Path, received: str) -> FileNotFoundError
 
 
 def unpack(archive: str | os.PathLike, into: str | os.PathLike) -> Path:
-    """Unpack a zip or tar archive once, into a folder that appears when it is complete.
+    """Unpacks a zip or tar archive once, into a folder that appears when it is complete.
 
     Args:
-        archive: path of the archive.
-        into: folder in which the folder `<archive's name>.unpacked` is made. One that is there
-            already is kept if it came from the same archive and replaced if from another.
+        archive: Path of the archive.
+        into: Folder in which the folder `<archive's name>.unpacked` is made. An existing one is
+            kept if it came from the same archive, and replaced otherwise.
 
     Returns:
-        The folder with the archive's contents.
+        Path of the folder with the archive's contents.
 
     Raises:
-        ValueError: the archive is damaged.
+        ValueError: If the archive is damaged, encrypted or too large.
+        OSError: If a file cannot be written.
     """
     archive = Path(archive)
     folder = _unpacked_folder(into, archive.name)
@@ -196,19 +209,63 @@ def unpack(archive: str | os.PathLike, into: str | os.PathLike) -> Path:
 
 def _extract(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
+    damaged = (zipfile.BadZipFile, tarfile.TarError, EOFError)
+    broken_stream = (zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+    check = _size_check(archive, folder)
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
-                members = [m for m in opened.namelist() if not m.startswith("__MACOSX")]
+                members = [m for m in opened.infolist() if not m.filename.startswith("__MACOSX")]
+                check(sum(member.file_size for member in members))
                 opened.extractall(folder, members)
         else:
             with tarfile.open(archive) as opened:
-                opened.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+                opened.extractall(folder, filter=_tar_filter(check))
+    except (*damaged, *broken_stream) as error:
         raise ValueError(
             f"The archive {archive} is damaged or incomplete; delete it and get it again. "
             f"Received: {error}"
         ) from error
+    except RuntimeError as error:  # encrypted, or of an unknown compression
+        raise ValueError(
+            f"The archive {archive} cannot be unpacked; unpack it by hand into {archive.parent}. "
+            f"Received: {error}"
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"The archive {archive} cannot be unpacked into {folder.parent}; check permissions, "
+            "the room on the disk and the names in the archive. "
+            f"Received: {error.strerror or error}"
+        ) from error
+
+
+def _size_check(archive: Path, folder: Path) -> Callable[[int], None]:
+    """Returns a function that refuses an unpacked size that no disk or data set has."""
+    free, packed = shutil.disk_usage(folder).free, archive.stat().st_size
+
+    def check(unpacked: int) -> None:
+        if unpacked > _MAX_RATIO * packed + (1 << 20):
+            raise ValueError(
+                f"The archive {archive} is over {_MAX_RATIO} times larger unpacked, as no data set "
+                f"is; delete it and get it again. Received: {unpacked} bytes of {packed}"
+            )
+        if unpacked > free:
+            raise OSError(f"{unpacked / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
+
+    return check
+
+
+def _tar_filter(check: Callable[[int], None]) -> Callable:
+    """Returns an extraction filter that adds up sizes: a tar archive has no directory."""
+    unpacked = 0
+
+    def extraction_filter(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        nonlocal unpacked
+        unpacked += member.size
+        check(unpacked)
+        return tarfile.data_filter(member, path)
+
+    return extraction_filter
 
 
 def _unpacked_folder(root: str | os.PathLike, archive_name: str) -> Path:
@@ -216,7 +273,7 @@ def _unpacked_folder(root: str | os.PathLike, archive_name: str) -> Path:
 
 
 def _stamp(archive: Path) -> dict:
-    """What tells one archive from another: size and both ends (a zip's list is at its end)."""
+    """Returns the archive's size and a hash of both ends (a zip's directory is at its end)."""
     size, end = archive.stat().st_size, 1 << 20
     with archive.open("rb") as file:
         digest = hashlib.sha256(file.read(end))
@@ -232,9 +289,9 @@ def _read_stamp(folder: Path) -> dict | None:
 
 
 def _find(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The first of these names in `root` or at most two folders below, however it is nested.
+    """Returns the first of these names in `root` or at most two folders below.
 
-    Folders that `unpack` made are passed over, unless `root` is one: their archive decides.
+    Folders that `unpack` made are skipped, unless `root` is one: their archive may have changed.
     """
     folders = list(_folders(root, depth=2))
     for name in names:
@@ -259,16 +316,16 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files may be made in a folder or, where it does not exist, it may be made."""
+    """Returns whether files can be made in a folder or, if it does not exist, the folder itself."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    # The second condition is for the superuser, whom the first lets into protected folders.
+    # The first condition is always true for the superuser.
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
 
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Keep a mirror that does not answer from blocking for ever: get_file sets no timeout."""
+    """Sets a timeout for mirrors that do not answer: `get_file` sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -20,7 +20,16 @@ from pathlib import Path
 import pandas as pd
 
 from sat_keras.datasets.download import Archive, DataFolder
-from sat_keras.datasets.tables import SPLITS, caption_table, check_split, karpathy_pictures
+from sat_keras.datasets.folder import read_captions_file
+from sat_keras.datasets.tables import (
+    KARPATHY,
+    SPLITS,
+    caption_table,
+    check_split,
+    karpathy_pictures,
+    read_karpathy,
+    seeded_splits,
+)
 
 _FLICKR8K_MIRRORS = (
     "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/",
@@ -47,6 +56,7 @@ FLICKR30K_IMAGES = Archive(
 
 _IMAGES_8K = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")  # sic: Flicker
 _IMAGES_30K = ("flickr30k-images", "flickr30k_images", "Images", "images")
+_KAGGLE = "captions.txt"
 _TOKENS_30K = ("results_20130124.token", "results.csv")
 
 _TOKEN_LINE = re.compile(r"(?P<image>[^\t]+)#(?P<number>\d+)\t\s*(?P<caption>\S.*)")
@@ -64,7 +74,9 @@ def load_flickr8k(
     """Load Flickr8k: 8,000 photos with five captions each, 6,000 / 1,000 / 1,000 in the splits.
 
     The official archives `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` are used from `data_dir`,
-    packed or unpacked, and downloaded only if they are not there.
+    packed or unpacked, and downloaded only if they are not there. Kaggle's `Images/` and
+    `captions.txt` are read as well, with the split lists in `data_dir` or, where there are none, a
+    seeded split of 80/10/10.
 
     Args:
         data_dir: folder with the archives or what was in them.
@@ -98,6 +110,9 @@ def load_flickr8k(
     if splits is not None:
         pictures = karpathy_pictures(splits, folder, "dataset_flickr8k.json")
         return caption_table(_karpathy_rows(pictures, images), "Flickr8k", only)
+    kaggle = folder.find(_KAGGLE)
+    if kaggle and folder.find_or_unpack(("Flickr8k.token.txt",), FLICKR8K_TEXT) is None:
+        return _load_kaggle(kaggle, images, folder, "flickr8k", only)
     token_file = folder.require(("Flickr8k.token.txt",), FLICKR8K_TEXT)
     captions = read_captions(token_file)
     rows, split_of, uncaptioned = [], {}, []
@@ -160,6 +175,9 @@ def load_flickr30k(
     check_split(only)
     folder = DataFolder(data_dir, "flickr30k", cache_dir, download)
     images = folder.require(_IMAGES_30K, FLICKR30K_IMAGES)
+    kaggle = folder.find(_KAGGLE)
+    if kaggle and splits in (None, "karpathy"):
+        return _load_kaggle(kaggle, images, folder, "flickr30k", only)
     pictures = karpathy_pictures(splits or "karpathy", folder, "dataset_flickr30k.json")
     token_file = folder.find(*_TOKENS_30K)
     if token_file:
@@ -169,6 +187,43 @@ def load_flickr30k(
             for picture in pictures
         ]
     return caption_table(_karpathy_rows(pictures, images), "Flickr30k", only)
+
+
+def _load_kaggle(
+    captions: Path, images: Path, folder: DataFolder, name: str, only: str | None
+) -> pd.DataFrame:
+    """Loads Kaggle's captions.txt with the split lists in the folder, else a seeded split."""
+    table = read_captions_file(captions)
+    image, caption = ("image_name" if "image_name" in table else "image"), table.columns[-1]
+    if image not in table:
+        raise ValueError(
+            f"The file {captions} must have the header `image,caption` or "
+            f"`image_name,comment_number,comment`. Received: {', '.join(table.columns)}"
+        )
+    split_of = _local_splits(folder, name)
+    if split_of is None:
+        split_of = seeded_splits(table[image])
+        warnings.warn(
+            f"{name}: there are no split lists beside {captions}, so the pictures are divided "
+            "80/10/10 at random (seed 0). For scores that compare with published ones, put "
+            f"dataset_{name}.json of {KARPATHY.name} ({KARPATHY.urls[0]}) into {folder.data_dir}.",
+            stacklevel=3,
+        )
+    rows = [
+        (images / file, Path(file).stem, text.strip(), split_of[file])
+        for file, text in zip(table[image], table[caption], strict=True)
+        if file in split_of and text.strip()
+    ]
+    return caption_table(rows, name.capitalize(), only)
+
+
+def _local_splits(folder: DataFolder, name: str) -> dict[str, str] | None:
+    """Returns the split of each picture file by the official lists or Karpathy's, if there."""
+    lists = {split: folder.find(f"Flickr_8k.{split}Images.txt") for split in SPLITS}
+    if name == "flickr8k" and all(lists.values()):
+        return {file: split for split, path in lists.items() for file in _read_split_list(path)}
+    path = folder.find_or_unpack((f"dataset_{name}.json",), KARPATHY)
+    return path and {entry["filename"]: entry["split"] for entry in read_karpathy(path)}
 
 
 def read_captions(path: str | os.PathLike) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The one table every data set is given as, and Karpathy's split files, which many share."""
+"""The captions table that every data set becomes, and Karpathy's split files."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sat_keras.datasets.download import Archive, DataFolder
@@ -23,35 +24,53 @@ KARPATHY = Archive(
     ),
     md5=None,  # the authors published none
 )
-# COCO's "restval" pictures are validation pictures that everybody trains on.
+# COCO's "restval" pictures are validation pictures that are commonly used for training.
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
 
 
 def check_split(only: str | None) -> None:
-    """Raise a ValueError unless `only` is a split's name or None."""
+    """Raises a `ValueError` unless `only` is the name of a split or `None`."""
     if only is not None and only not in SPLITS:
         raise ValueError(
             f'Expected only to be "train", "dev", "test" or None. Received: only={only!r}'
         )
 
 
+def seeded_splits(image_ids: Iterable[str], seed: int = 0) -> dict[str, str]:
+    """Divides pictures at random: 80 % for training, 10 % each for dev and test.
+
+    Args:
+        image_ids: Image ids. They may repeat, and their order does not matter.
+        seed: Integer.
+
+    Returns:
+        Dictionary from image id to split. Three pictures or more give one to each split at least.
+    """
+    ids = sorted(set(image_ids))
+    part = max(1, round(len(ids) / 10)) if len(ids) > 2 else 0
+    split_of = dict.fromkeys(ids, "train")
+    for number, index in enumerate(np.random.default_rng(seed).permutation(len(ids))[: 2 * part]):
+        split_of[ids[index]] = "dev" if number < part else "test"
+    return split_of
+
+
 def caption_table(
     rows: Iterable[tuple[str | os.PathLike, str, str, str]], name: str, only: str | None = None
 ) -> pd.DataFrame:
-    """Make the table of a data set out of its rows, without those whose picture is missing.
+    """Makes a captions table from rows, without those whose picture is missing.
 
     Args:
-        rows: (path of the picture, image id, caption, split) for every caption.
-        name: the data set's name, for messages.
-        only: one split to keep, or None for all.
+        rows: Tuples (path of the picture, image id, caption, split), one a caption.
+        name: Name of the data set, for messages.
+        only: Optional name of the split to keep.
 
     Returns:
-        DataFrame with the str columns `image`, `image_id`, `caption` and `split`, one row a
-        caption; splits in the order train, dev, test, otherwise in the order given.
+        `pandas.DataFrame` with the string columns `image`, `image_id`, `caption` and `split`, one
+        row a caption. Splits come in the order train, dev, test, and rows in the order given.
 
     Raises:
-        ValueError: a caption is empty.
-        FileNotFoundError: no picture of the wanted splits is there.
+        ValueError: If a caption is empty.
+        FileNotFoundError: If no picture of the wanted splits exists.
     """
     wanted = [(str(path), *rest) for path, *rest in rows if only in (None, rest[-1])]
     table = pd.DataFrame(wanted, columns=COLUMNS, dtype=str)
@@ -67,8 +86,8 @@ def caption_table(
 
 
 def _keep_existing(table: pd.DataFrame, name: str, only: str | None) -> pd.DataFrame:
-    """Leave out missing pictures with one warning that counts them by split."""
-    there = set()
+    """Leaves out missing pictures, with one warning that counts them by split."""
+    there: set[str] = set()
     for folder in {os.path.dirname(path) for path in table["image"]}:
         if os.path.isdir(folder):
             there.update(os.path.join(folder, file) for file in os.listdir(folder))
@@ -97,21 +116,21 @@ def _keep_existing(table: pd.DataFrame, name: str, only: str | None) -> pd.DataF
 
 
 def read_karpathy(path: str | os.PathLike) -> list[dict]:
-    """Read a split file of Karpathy and Li (`dataset_flickr8k.json` and its like).
+    """Reads a split file of Karpathy and Li (such as `dataset_flickr8k.json`).
 
     Args:
-        path: the JSON file.
+        path: Path of the JSON file.
 
     Returns:
-        List of mappings, one a picture: `filename`, `split` ("train", "dev" or "test"; COCO's
-        "restval" counts as "train"), `captions` (list of str), and for COCO `filepath` (folder)
-        and `cocoid`, else None.
+        List of dictionaries, one a picture: `filename`, `split` ("train", "dev" or "test"; COCO's
+        "restval" counts as "train"), `captions` (list of strings), and for COCO `filepath` (folder)
+        and `cocoid`, else `None`.
 
     Raises:
-        ValueError: the file is no such split file.
+        ValueError: If the file is no such split file.
 
     Reference:
-        Karpathy and Li, "Deep Visual-Semantic Alignments for Generating Image Descriptions".
+        Karpathy and Li 2015, "Deep Visual-Semantic Alignments for Generating Image Descriptions".
     """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))["images"]
@@ -125,7 +144,7 @@ def read_karpathy(path: str | os.PathLike) -> list[dict]:
             }
             for entry in entries
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"The file {path} is no split file of Karpathy's: expected JSON with a list 'images' "
             "of entries with 'filename', 'split' and 'sentences'. Get it again from "
@@ -134,15 +153,18 @@ def read_karpathy(path: str | os.PathLike) -> list[dict]:
 
 
 def karpathy_pictures(splits: str | os.PathLike, folder: DataFolder, file_name: str) -> list[dict]:
-    """Read the split file that the argument `splits` of a loader asks for.
+    """Reads the split file that the argument `splits` of a loader asks for.
 
     Args:
         splits: "karpathy" to find `file_name` in the folder or download it, or a file's path.
-        folder: the data set's folder.
-        file_name: such as "dataset_flickr8k.json".
+        folder: Folder of the data set.
+        file_name: Name such as "dataset_flickr8k.json".
 
     Returns:
-        As `read_karpathy`.
+        List as of `read_karpathy`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
     """
     if splits == "karpathy":
         return read_karpathy(folder.require((file_name,), KARPATHY))
