@@ -276,6 +276,15 @@ def test_maps_cover_what_was_seen_and_the_rest_is_dimmed(image, attention):
     assert len(figure.axes[3].collections) == 0  # uniform attention: no outline
 
 
+@pytest.mark.parametrize(("height", "width"), [(500, 667), (1234, 777), (49, 83), (480, 480)])
+def test_a_squashed_photo_is_seen_as_a_whole(height, width):
+    photo = np.zeros((height, width, 3), "uint8")
+    seen = seen_box(PictureResize(224, "squash"), height, width)
+    figure = plot_attention(photo, ["it"], np.full((1, 2, 2), 0.25), seen=seen)
+    assert overlay(figure.axes[1])[..., 3].min() == pytest.approx(1)
+    assert len(figure.axes[0].patches) == 0  # no frame
+
+
 def test_large_photos_keep_their_aspect_ratio(attention):
     figure = plot_attention(np.zeros((600, 1200, 3), "uint8"), WORDS, attention)
     assert overlay(figure.axes[1]).shape == (240, 480, 4)
@@ -506,6 +515,13 @@ def test_colours_are_kept_where_they_are_rare(tmp_path):
     )
     assert np.abs(kept - drawn).max() < 30
     assert np.all(kept[0] == 255)  # the paper
+
+
+def test_the_paper_is_white_beside_nearly_white_pixels(image, tmp_path):
+    bright = np.random.default_rng(0).integers(200, 256, (60, 90, 3), dtype="uint8")
+    figure = plot_attention(bright, ["it"] * 5, np.full((5, 2, 2), 0.25))
+    with Image.open(save_figure(figure, tmp_path / "bright.png")) as written:
+        assert written.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_the_resolution_is_in_dots_per_inch(image, tmp_path):

@@ -234,8 +234,9 @@ def fit_picture(image: Any, seen: Sequence[float] | None = None) -> tuple[np.nda
         picture = np.asarray(reduced, "float32") / 255
     times = math.ceil(_SMALLEST_SIDE / min(picture.shape[:2]))
     picture = picture.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else picture
-    down, right = picture.shape[0] / height, picture.shape[1] / width
-    return picture, (x0 * right, y0 * down, x1 * right, y1 * down)
+    down, right = picture.shape[:2]
+    # Multiplied first, so that the whole picture stays exactly the whole picture.
+    return picture, (x0 * right / width, y0 * down / height, x1 * right / width, y1 * down / height)
 
 
 def cover_map(weights: np.ndarray, height: int, width: int, seen: Box) -> np.ndarray:

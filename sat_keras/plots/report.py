@@ -167,16 +167,16 @@ def _protocol_table(results: Mapping[str, Any]) -> dict[str, Any]:
 def _attention_table(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the scores of attention beside those of uniform and of centred attention."""
     intervals, rows = scores.get("intervals", {}), []
+    kinds = [k for k in ("uniform", "centre") if any(name.endswith(f"_{k}") for name in scores)]
     for name, value in scores.items():
         is_baseline = name.endswith(("_uniform", "_centre"))
         if name in _COUNTS or is_baseline or not isinstance(value, (int, float)):
             continue
         digits = 1 if unit_of(name) == "%" else 3
-        baselines = (_cell(scores.get(f"{name}_{kind}"), digits) for kind in ("uniform", "centre"))
+        baselines = (_cell(scores.get(f"{name}_{kind}"), digits) for kind in kinds)
         rows.append(_row(name, _cell(value, digits, intervals.get(name)), *baselines))
     counts = ", ".join(f"{scores[name]:,} {_label(name)}" for name in _COUNTS if name in scores)
-    headings = ["value", "uniform", "centre"]
-    return {"title": f"Attention: {counts}", "headings": headings, "rows": rows}
+    return {"title": f"Attention: {counts}", "headings": ["value", *kinds], "rows": rows}
 
 
 def _row(name: str, *cells: tuple[str, str]) -> dict[str, Any]:

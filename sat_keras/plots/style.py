@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -77,10 +78,13 @@ def save_figure(
     # turn orange. Every other pixel is enough to choose the colours, in a quarter of the time.
     sample = picture.resize([(side + 1) // 2 for side in picture.size], Image.Resampling.NEAREST)
     palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+    picture = picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    # The paper may share its colour with pixels that are nearly white: keep it white.
+    colours = np.array(picture.getpalette()).reshape(-1, 3)
+    colours[np.asarray(picture)[0, 0]] = 255
+    picture.putpalette(colours.ravel().tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(
-        path, format="png", optimize=True, pnginfo=information
-    )
+    picture.save(path, format="png", optimize=True, pnginfo=information)
     return path
 
 

@@ -87,7 +87,7 @@ def attention_html(
         as_maps(attention, words),
         as_gate(gate, words),
     )
-    figure = plot_attention(image, words, maps, gate, seen=seen)
+    figure = plot_attention(picture, words, maps, gate, seen=box)
     height, width = picture.shape[:2]
     data = {
         "picture": _picture_uri(picture),
