@@ -2,7 +2,7 @@
 
 import sys
 
-from sat_keras.cli.program import program
+from sat_keras.cli.program import main
 
 if __name__ == "__main__":
-    sys.exit(program())
+    sys.exit(main())

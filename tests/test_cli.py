@@ -1,11 +1,13 @@
 """The command line in process, on a handful of tiny drawn scenes."""
 
+import argparse
 import contextlib
 import dataclasses
 import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -16,11 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sat_keras.cli import program as cli
-from sat_keras.config.config import CHOICES, Config
+from sat_keras import cli
+from sat_keras.cli import options, program, train
+from sat_keras.cli.errors import sentence
+from sat_keras.cli.files import check_target
+from sat_keras.config.config import Config
 from sat_keras.datasets import load_dataset
-from sat_keras.evaluation.statistics import PictureScores
-from sat_keras.evaluation.scores import score_captions
+from sat_keras.evaluation import PictureScores, score_captions
 from sat_keras.training import fit as training
 
 PICTURES = 4
@@ -37,12 +41,12 @@ def working_directory(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
-def train_command(out, *options):
+def train_command(out, *options, epochs=2):
     """Two epochs with averaged weights, whose dev scores differ from the trained weights'."""
     return [
         *("train", "--dataset", "scenes", "--preset", "tiny", "--limit", str(PICTURES)),
         *("--out", str(out), "--ema-momentum", "0.5", "--learning-rate", "0.05"),
-        *("--beam-size", "2", "--max-length", "6", "--epochs", "2", *options),
+        *("--beam-size", "2", "--max-length", "6", "--epochs", str(epochs), *options),
     ]
 
 
@@ -240,7 +244,7 @@ def test_captions_are_written_for_every_picture(results, folder):
 
 
 def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, monkeypatch, capsys):
-    assert cli.main(train_command("hard", "--attention", "hard", "--epochs", "1")) == 0
+    assert cli.main(train_command("hard", "--attention", "hard", epochs=1)) == 0
     log = pd.read_csv(folder / "hard" / "log.csv")
     assert {"entropy", "baseline"} <= set(log.columns)
     monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"No {name} here")
@@ -254,7 +258,7 @@ def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, monkeypa
 
 def test_hard_attention_starts_from_soft_attention(trained, folder, capsys):
     def command(start):
-        return train_command("warm", "--attention", "hard", "--epochs", "1", "--start", start)
+        return train_command("warm", "--attention", "hard", "--start", start, epochs=1)
 
     assert "nowhere" in error_of(command("nowhere"), capsys)
     assert cli.main(command("trained")) == 0
@@ -274,7 +278,7 @@ def test_a_model_is_compared_with_itself_and_with_a_baseline(results, folder, ca
     capsys.readouterr()
     assert cli.main(["compare", "results.json", "results.json"]) == 0
     output = capsys.readouterr().out
-    assert "Not told from chance: bleu1, bleu2, bleu3, bleu4, rouge_l, cider." in output
+    assert "Not significant: bleu1, bleu2, bleu3, bleu4, rouge_l, cider." in output
     assert (
         cli.main(["compare", "results.json", "random.json,random.json", "--protocol", "paper"]) == 0
     )
@@ -324,32 +328,17 @@ def test_captions_of_a_file_are_scored(folder, capsys):
     assert "UTF-8" in error_of(["score", "own.json", "references.json"], capsys)
 
 
-def test_agreement_with_people_is_measured(folder, monkeypatch, capsys):
-    def agree(data_dir, judges, metrics):
-        found = {"judgements": 9, "variant": "c", "tau": {"bleu1": 1.234, "cider": 2.0}}
-        return found | {"judges": judges, "published": {"bleu1": 1.2}}
-
-    monkeypatch.setattr("benchmarks.human_agreement.human_agreement", agree)
-    assert cli.main(["agreement", "--data-dir", "x", "--out", "agreement.json"]) == 0
-    output = capsys.readouterr().out
-    assert "expert: 9 judgements, Kendall's tau-c x 100" in output
-    assert "bleu1      1.23  (published 1.2)" in output
-    results = json.loads((folder / "agreement.json").read_text())
-    assert results["expert"]["judges"] == "expert"
-    assert results["crowd"]["tau"]["cider"] == 2
-    assert results["command"] == "sat-keras agreement --data-dir x --out agreement.json"
-
-
 # Baselines
 
 
 @pytest.mark.parametrize("name", ["random", "nearest", "consensus"])
 def test_baselines_give_train_captions(name, folder):
     command = ["baseline", name, "--dataset", "scenes", "--preset", "tiny", "--limit", "3"]
-    command += ["--features", "baseline-cache", "--out", f"{name}.json", "--captions", "c.json"]
-    assert cli.main([*command, "--neighbours", "2", "--agreeing", "2", "4"]) == 0
+    command += ["--features", "baseline-cache", "--out", f"{name}.json"]
+    command += ["--captions", f"{name}-captions.json", "--neighbours", "2"]
+    assert cli.main([*command, "--agreeing", "2", "4"]) == 0
     table = load_dataset("scenes", "data", only="train", num_images={"train": 3, "dev": 3})
-    found = json.loads((folder / "c.json").read_text())
+    found = json.loads((folder / f"{name}-captions.json").read_text())
     assert [entry["image_id"] for entry in found] == [f"dev-{n:05d}" for n in range(3)]
     assert {entry["caption"] for entry in found} <= set(table["caption"])
     results = json.loads((folder / f"{name}.json").read_text())
@@ -387,6 +376,7 @@ def test_photos_are_captioned_and_broken_ones_named(trained, folder, capsys):
     ]
     for photo, figure in (("photo.png", "photo.png"), ("other/photo.png", "photo-2.png")):
         assert f"{photo}: " in output.out
+        assert output.out.index(f"{photo}: ") < output.out.index(f"attention: figures/{figure}")
         with Image.open(folder / "figures" / figure) as image:
             assert image.format == "PNG"
             assert image.info["Description"]
@@ -409,7 +399,7 @@ def test_an_exported_captioner_brings_its_own_encoder(trained, folder, capsys):
     told = []
     for model in ("trained", "shared"):
         options = ("--dataset", "scenes", "--split", "dev", "--limit", str(PICTURES))
-        assert cli.main(["caption", "--model", model, *options, "--out", "same"]) == 0
+        assert cli.main(["caption", "--model", model, *options]) == 0
         told.append(capsys.readouterr().out)
     assert told[0] == told[1]
 
@@ -441,11 +431,20 @@ def test_features_are_computed_once_and_a_broken_picture_is_named(folder, capsys
         ([], "COMMAND"),
         (["learn"], "learn"),
         (["train", "--out", "x"], "--dataset"),
-        (["train", "--dataset", "flickr9k", "--out", "x"], "flickr9k"),
+        (["train", "--dataset", "flickr9k", "--out", "x"], "'flickr9k'; did you mean flickr8k?"),
+        (["evalute"], "'evalute'; did you mean evaluate?"),
         (train_command("x", "--no-such-option"), "--no-such-option"),
+        (train_command("x", "--hiden-dim=3"), "--hiden-dim; did you mean --hidden-dim?"),
+        (train_command("x", "--no-such-option"), "see `sat-keras train --help`"),
         (train_command("x", "--hidden-dim", "many"), "many"),
-        (train_command("x", "--hidden-dim", "0"), "hidden_dim"),
-        (train_command("x", "--dropout", "1.5"), "dropout"),
+        (train_command("x", "--hidden-dim", "0"), "--hidden-dim: must be a whole number, 1 or"),
+        (train_command("x", "--dropout", "1.5"), "--dropout: must be a share"),
+        (train_command("x", "--out", "y"), "--out must be given once"),
+        (["train", "--dataset", "scenes", "--out", ""], "--out"),
+        (["caption", "a.png", "--out", ""], "--out"),
+        (["caption", "a.png", "--model", "a", "--model", "b"], "--model must be given once"),
+        (["caption", "a.png", "--json", "--csv"], "--csv"),
+        (["caption", "a.png", "-n", "0"], "--num-results: must be a whole number, 1 or more"),
         (train_command("x", "--limit", "0"), "--limit"),
         (train_command("x", "--precision", "float7"), "float7"),
         (train_command("x", "--grid-shape", "3", "3"), "--grid-shape"),
@@ -468,6 +467,116 @@ def test_a_file_as_the_output_folder_is_refused(folder, capsys):
     assert (folder / "taken").read_text() == "precious"
 
 
+@pytest.fixture
+def camera(tmp_path, monkeypatch):
+    """A working directory with a photo in it."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 30), "red").save("camera.png")
+    return tmp_path / "camera.png"
+
+
+def caption_command(trained, *words):
+    return ["caption", *words, "--model", str(trained)]
+
+
+def test_a_photo_is_never_replaced_by_its_figure(trained, camera, capsys):
+    before = camera.read_bytes()
+    for _ in range(2):
+        assert cli.main(caption_command(trained, "camera.png", "--out", ".")) == 0
+    assert camera.read_bytes() == before
+    figures = {path.name for path in camera.parent.iterdir()} - {"camera.png"}
+    assert figures == {"camera-2.png", "camera-3.png"}
+
+
+def test_figures_are_drawn_only_where_asked(trained, camera, capsys):
+    assert cli.main(caption_command(trained, "camera.png")) == 0
+    assert capsys.readouterr().out.startswith("camera.png: ")
+    assert [path.name for path in camera.parent.iterdir()] == ["camera.png"]
+
+
+def test_sentences_come_before_figures_that_cannot_be_written(trained, camera, capsys):
+    assert cli.main(caption_command(trained, "camera.png", "--out", "camera.png/figures")) == 1
+    output = capsys.readouterr()
+    assert output.out.startswith("camera.png: ")
+    (line,) = output.err.splitlines()
+    assert "not a directory" in line
+    assert "[Errno" not in line
+    assert "camera.png/figures" in line
+
+
+def test_a_folder_of_photos_is_captioned_in_every_format(trained, camera, capsys):
+    Image.new("RGB", (20, 50), "blue").save("another.jpg")
+    (camera.parent / "notes.txt").write_text("no picture")
+    photos = ["another.jpg", "camera.png"]
+    command = caption_command(trained, ".", "-n", "2", "--quiet")
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == [f"{photo}:" for photo in photos]
+    assert [line[:5] for line in lines[1:3]] == ["  1. ", "  2. "]
+    assert cli.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["image"], row["rank"]) for row in found] == [
+        (photo, rank) for photo in photos for rank in (1, 2)
+    ]
+    assert [row["caption"] for row in found[:2]] == [line[5:] for line in lines[1:3]]
+    assert cli.main([*command, "--csv"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out), keep_default_na=False)
+    assert table.to_dict("records") == found
+    assert cli.main(caption_command(trained, ".", "--json")) == 0
+    best = json.loads(capsys.readouterr().out)
+    assert best == [row for row in found if row["rank"] == 1]
+
+
+def test_more_sentences_than_beams_are_a_mistake(trained, camera, capsys):
+    message = error_of(caption_command(trained, "camera.png", "-n", "3"), capsys)
+    assert "--beam-size" in message
+    assert message.endswith("Received: -n 3")
+
+
+def test_a_folder_without_pictures_is_a_mistake(trained, tmp_path, capsys):
+    assert str(tmp_path) in error_of(caption_command(trained, tmp_path), capsys)
+
+
+# Files of others
+
+
+def test_files_of_others_are_not_replaced_by_results(results, wordy, folder, capsys):
+    own = folder / "precious.json"
+    own.write_text('[{"image_id": 1, "caption": "mine"}]')
+    (folder / "page").mkdir(exist_ok=True)
+    (folder / "page" / "index.html").write_text("<p>mine</p>")
+    baseline = ["baseline", "random", "--dataset", "scenes", "--limit", "2"]
+    score = ["score", "precious.json", "precious.json"]
+    for command in (
+        ["evaluate", "trained", "--out", "precious.json"],
+        ["evaluate", "trained", "--captions", "precious.json"],
+        ["evaluate", "trained", "--report", "page"],
+        [*baseline, "--out", "precious.json"],
+        [*baseline, "--captions", "precious.json"],
+        [*score, "--out", "precious.json"],
+    ):
+        assert f"{command[-2]} names a file that exists" in error_of(command, capsys)
+    assert "mine" in own.read_text()
+    assert "mine" in (folder / "page" / "index.html").read_text()
+    assert "must name a file" in error_of([*score, "--out", "page"], capsys)
+    assert "is a file" in error_of([*score, "--out", "precious.json/x.json"], capsys)
+    for path in ("results.json", "report/index.html"):  # this program's own
+        check_target("--out", folder / path)
+    check_target("--out", own, overwrite=True)
+
+
+def test_export_replaces_nothing_but_an_exported_captioner(trained, folder, capsys):
+    (folder / "site").mkdir()
+    (folder / "site" / "config.json").write_text("{}")
+    for target in ("trained", "site", "site/config.json"):
+        assert (
+            f"Received: the file {target}"
+            in (message := error_of(["export", "trained", target], capsys))
+            or f"Received: {target}" in message
+        )
+    assert (folder / "site" / "config.json").read_text() == "{}"
+
+
 def test_captioning_nothing_is_a_mistake(trained, capsys):
     assert "PHOTO" in error_of(["caption", "--model", "trained"], capsys)
 
@@ -477,9 +586,22 @@ def test_debug_shows_where_an_error_comes_from():
         cli.main(["evaluate", "no-such-model", "--debug"])
 
 
+def test_error_sentences_name_options_and_paths():
+    arguments = argparse.Namespace(allow_truncated=False, beam_size=3)
+    error = ValueError("read them with `allow_truncated=True`, or lower `beam_size`, not `x=1`")
+    expected = "read them with --allow-truncated, or lower --beam-size, not `x=1`"
+    assert sentence(error, arguments) == expected
+    assert sentence(OSError(2, "No such file or directory", "a.json")) == (
+        "The path cannot be used (no such file or directory); check it and its permissions. "
+        "Received: 'a.json'"
+    )
+    assert "KeyError" in sentence(KeyError("x"))
+
+
 # Options of the config
 
 
+CHOICES = {name: options.choices_of(name) for name in options.FIELDS if options.choices_of(name)}
 VALUES = {
     bool: st.booleans(),
     int: st.integers(1, 99),
@@ -491,8 +613,8 @@ VALUES = {
 
 def values_of(name, hint):
     """Possible values of a field of the config."""
-    if name in CHOICES or name == "precision":
-        return st.sampled_from(CHOICES.get(name, cli.PRECISIONS))
+    if name in CHOICES:
+        return st.sampled_from(CHOICES[name])
     kinds = [kind for kind in typing.get_args(hint) if kind in VALUES]
     if type(None) in typing.get_args(hint):
         return st.none() | VALUES[kinds[0]]
@@ -520,7 +642,7 @@ def as_options(changes):
 @given(changes=CHANGES)
 def test_every_field_of_the_config_is_an_option(changes):
     command = ["train", "--dataset", "flickr8k", "--out", "x", *as_options(changes)]
-    config = cli._config(cli._parser().parse_args(command))
+    config = options.make_config(program.make_parser().parse_args(command))
     expected = dataclasses.asdict(Config.flickr8k()) | changes
     if changes.get("encoder", "VGG16") != "VGG16":  # another CNN: its own layer and picture size
         expected |= {"image_size": 64 if changes["encoder"] == "scenes" else 224} | changes
@@ -532,7 +654,7 @@ def test_every_field_of_the_config_is_an_option(changes):
 def test_no_text_makes_a_number_option_fail_otherwise_than_by_a_sentence(text):
     command = ["train", "--dataset", "flickr8k", "--out", "x", f"--hidden-dim={text}"]
     try:
-        config = cli._config(cli._parser().parse_args(command))
+        config = options.make_config(program.make_parser().parse_args(command))
     except ValueError as error:
         assert "hidden" in str(error)  # noqa: PT017 - most texts are no number, some are
     else:
@@ -546,9 +668,18 @@ def test_help_names_every_option_with_what_it_does_and_its_default(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in HINTS:
         assert f"--{name.replace('_', '-')}" in text
-    sizes = [f"{name} {getattr(Config, name)().hidden_dim}" for name in cli.PRESETS]
+    sizes = [f"{name} {getattr(Config, name)().hidden_dim}" for name in options.PRESETS]
     assert f"Size of the LSTM's hidden and cell state (default: {', '.join(sizes)})" in text
-    assert set(cli._field_help()) == set(HINTS)
+
+
+def test_train_help_begins_with_examples_and_ten_options(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    beginning = text.partition("other options:")[0]
+    assert beginning.count("  sat-keras train --dataset") == 2
+    assert len(re.findall(r"^  --[a-z-]+ ", beginning, re.MULTILINE)) == 10
+    assert text.count("--epochs N") == 1
 
 
 # Around it all
@@ -586,51 +717,36 @@ def test_a_reader_that_has_gone_is_no_error(repository):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_noise_of_imports_is_held_back_and_shown_after_an_error(capfd):
-    with cli._quiet_stderr():
-        os.write(2, b"noise")
-    assert capfd.readouterr().err == ""
+def test_curves_that_cannot_be_drawn_are_a_warning(trained, folder, monkeypatch, capsys):
+    """In a folder of its own, whose training is over."""
+    (folder / "drawn").mkdir()
+    (folder / "drawn" / "log.csv").write_bytes((trained / "log.csv").read_bytes())
+    train.draw_curves(folder / "drawn")
+    assert (folder / "drawn" / "curves.png").is_file()
 
-    def fail():
-        with cli._quiet_stderr():
-            os.write(2, b"cause")
-            raise ImportError
+    def fail(*_):
+        raise RuntimeError("no fonts")
 
-    with pytest.raises(ImportError):
-        fail()
-    assert capfd.readouterr().err == "cause"
+    monkeypatch.setattr("sat_keras.plots.style.save_figure", fail)
+    train.draw_curves(folder / "drawn")
+    assert capsys.readouterr().err == "sat-keras: warning: curves.png was not drawn (no fonts)\n"
 
 
-@pytest.mark.parametrize(
-    ("body", "code", "error"),
-    [("return 3", 3, ""), ("sys.exit(4)", 4, ""), ("raise RuntimeError('here')", 1, "here")],
-)
-def test_program_ends_at_once_and_loses_nothing(body, code, error):
-    """Its exit code, its output and what others do at the exit; not what Python does after it."""
-    program = f"""
-import atexit, sys, threading, weakref
-from sat_keras.cli import program as cli
+def test_quiet_prints_results_only(trained, folder, capsys):
+    command = ["features", "--dataset", "scenes", "--preset", "tiny", "--limit", "2", "--quiet"]
+    assert cli.main([*command, "--data-dir", "quiet-data", "--out", "quiet-cache"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert cli.main(train_command("quiet", "--quiet", epochs=1)) == 0
+    assert capsys.readouterr().out.startswith("Best of 1 epochs")
 
-class Ends:
-    def __del__(self):
-        print("taken apart")
 
-kept = Ends()
-
-def main():
-    print("out")
-    print("error", file=sys.stderr)
-    atexit.register(print, "at exit")
-    {body}
-
-cli.main = main
-sys.exit(cli.program())
-"""
+def test_the_program_ends_with_the_commands_exit_code(repository):
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sat_keras", "evalute"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == code
-    assert done.stdout.startswith("out\nat exit\n")
-    assert ("taken apart" in done.stdout) == (body != "return 3")
-    assert "error" in done.stderr
-    assert error in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "sat-keras: error: " in done.stderr

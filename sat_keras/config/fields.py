@@ -69,7 +69,7 @@ COUNT = Check("a whole number, 1 or more", _is_count)
 COUNT_OR_NONE = Check(
     "a whole number, 1 or more, or None", lambda value: value is None or _is_count(value)
 )
-SEED = Check("a whole number, 0 or more", lambda value: _is_count(value, least=0))
+NATURAL = Check("a whole number, 0 or more", lambda value: _is_count(value, least=0))
 SHARE = Check("a share, at least 0 and below 1", lambda value: _is_number(value, below=1))
 AMOUNT = Check("a number, 0 or more", _is_number)
 GRID = Check("a tuple of two whole numbers, the grid's rows and columns, 1 or more", _is_grid)

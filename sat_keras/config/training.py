@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sat_keras.config.fields import AMOUNT, COUNT, FLAG, SEED, SHARE, field, name, one_of
+from sat_keras.config.fields import AMOUNT, COUNT, FLAG, NATURAL, SHARE, field, name, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,4 +95,4 @@ class TrainingConfig:
         "Keras dtype policy of training and of the annotation vectors that it reads.",
         name("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    seed: int = field(0, "Seed of initial weights, batches and dropout.", SEED)
+    seed: int = field(0, "Seed of initial weights, batches and dropout.", NATURAL)

@@ -1,0 +1,281 @@
+"""`sat-keras evaluate`: captions a split by search and scores captions and attention."""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sat_keras.cli import options
+from sat_keras.cli.files import check_target, note, write_captions, write_results
+from sat_keras.cli.inputs import dataset_of, load_splits, search_options
+from sat_keras.cli.scores import caption_scores, print_results
+from sat_keras.config.fields import NATURAL
+
+SUMMARY = "Caption a split by search and score it."
+USAGE = "MODEL"
+EXAMPLES = """
+examples:
+  sat-keras evaluate outputs/scenes --split test
+  sat-keras evaluate flickr8k-soft-vgg16 --dataset flickr8k --report outputs/report
+"""
+# Occlusion of so many pictures takes about as long as captioning Flickr8k's dev split.
+OCCLUSION_PICTURES = 200
+
+
+def add_options(parser: options.Parser) -> None:
+    """Adds the command's options."""
+    options.add_model(parser, positional=True)
+    group = parser.add_argument_group("options")
+    group.add_argument(
+        "--split", choices=options.SPLITS, default="dev", help="what to caption (default: dev)"
+    )
+    options.add_dataset(group, required=False)
+    options.add_data_dir(group)
+    options.add_data(group, required=False)
+    options.add_features(group)
+    options.add_search(group)
+    group.add_argument(
+        "--precision",
+        choices=options.choices_of("precision"),
+        default="float32",
+        help="dtype policy of the decoder (default: float32, whatever the training's was)",
+    )
+    group.add_argument(
+        "--boxes",
+        nargs="+",
+        type=options.path,
+        metavar="PATH",
+        help="boxes of objects: Flickr30k Entities' folder, or COCO's instances files (default: "
+        "known for scenes only)",
+    )
+    group.add_argument(
+        "--occlusion",
+        type=options.number(int, NATURAL),
+        default=OCCLUSION_PICTURES,
+        metavar="N",
+        help="pictures to hide regions of, which measures what words depend on; 0 for none "
+        f"(default: {OCCLUSION_PICTURES})",
+    )
+    _add_output(parser.add_argument_group("output"))
+
+
+def _add_output(group: options.Group) -> None:
+    group.add_argument(
+        "--out",
+        type=options.path,
+        metavar="FILE.json",
+        help="file for the scores (default: results-SPLIT.json in the folder MODEL)",
+    )
+    group.add_argument(
+        "--captions", type=options.path, metavar="FILE.json", help="file for the captions"
+    )
+    group.add_argument(
+        "--report",
+        type=options.path,
+        metavar="DIR",
+        help="folder for a page of scores, captions and attention",
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="print the results as JSON on stdout, and everything else on stderr",
+    )
+    options.add_overwrite(group)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates a captioner as the arguments say."""
+    if not arguments.json:
+        _evaluate(arguments)
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        results = _evaluate(arguments)
+    print(json.dumps(results, indent=2))
+
+
+def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Writes and prints the results, and returns them."""
+    from sat_keras.training.fit import caption_pictures, references_of
+    from sat_keras.training.folder import read_run
+    from sat_keras.training.pretrained import pretrained_folder, read_description
+
+    start = time.perf_counter()
+    folder = pretrained_folder(arguments.model)
+    description = read_description(folder)
+    path = _results_path(arguments, folder, is_training=description["vocabulary"] is None)
+    _check_targets(arguments, path)
+    dataset = dataset_of(arguments, description)
+    table = load_splits(dataset, (arguments.split,), arguments.limit)
+    objects = _objects(arguments, dataset["name"], table)
+    cache = arguments.features or dataset["features"]
+    captioner, source = _captioner_and_source(arguments, folder, description, table, cache)
+    references = references_of(table)
+    text = f"Captioning {len(references)} {arguments.split} pictures of {dataset['name']} ..."
+    note(arguments, text)
+    search = search_options(arguments, captioner.config)
+    found = caption_pictures(captioner, source, list(references), **search)
+    captions = dict(zip(references, found, strict=True))
+    # Search takes the longest, so its captions are written before anything else can fail.
+    write_captions(arguments.captions, {i: caption.text for i, caption in captions.items()})
+    scores = _scores(
+        *(captioner, source, captions, table, references, objects),
+        is_scenes=dataset["name"] == "scenes",
+        occlusion=arguments.occlusion,
+    )
+    training = read_run(folder) or description["training"]
+    results = {
+        "dataset": dataset["name"],
+        "split": arguments.split,
+        "pictures": len(references),
+        "encoder": captioner.config.encoder,
+        "attention": captioner.config.attention,
+        "context": search["context"],
+        "beam": search["beam_size"],
+        "length_penalty": search["length_penalty"],
+        "precision": arguments.precision,
+        **_provenance(arguments, captioner.config, training, time.perf_counter() - start),
+        **scores,
+    }
+    print_results(results)
+    write_results(path, results)
+    if arguments.report:
+        _report(arguments.report, results, captions, references, table, captioner.config)
+    return results
+
+
+def _results_path(arguments: argparse.Namespace, folder: Path, is_training: bool) -> Path:
+    """Returns the results' path: beside a training's model, of a shared captioner in outputs/."""
+    if arguments.out:
+        return Path(arguments.out)
+    if is_training:
+        return folder / f"results-{arguments.split}.json"
+    return Path("outputs", f"{folder.name}-{arguments.split}.json")
+
+
+def _check_targets(arguments: argparse.Namespace, path: Path) -> None:
+    check_target("--out", path, arguments.overwrite)
+    check_target("--captions", arguments.captions, arguments.overwrite)
+    if arguments.report:
+        check_target("--report", Path(arguments.report, "index.html"), arguments.overwrite)
+        Path(arguments.report).mkdir(parents=True, exist_ok=True)
+
+
+def _captioner_and_source(
+    arguments: argparse.Namespace, folder: Path, description: Any, table: Any, cache: Any
+) -> tuple[Any, Any]:
+    """Returns a captioner and its input: the feature cache where there is one, else pixels."""
+    from sat_keras.data.features import extract_features
+    from sat_keras.data.loaders import PictureSource
+    from sat_keras.training.pretrained import load_pretrained, make_encoder
+
+    truncated = {"allow_truncated": arguments.allow_truncated}
+    if description["encoder"]["in_model"] or cache is None:
+        captioner = load_pretrained(folder, arguments.encoder_weights, dtype=arguments.precision)
+        return captioner, PictureSource(table, captioner.encoder.resize_images, **truncated)
+    captioner = load_pretrained(folder, encoder=False, dtype=arguments.precision)
+    config = captioner.config
+    weights = arguments.encoder_weights or description["encoder"]["weights"]
+    # The precision of the training, so that the cache has these annotation vectors.
+    encoder = make_encoder(config, weights, config.precision)
+    return captioner, extract_features(
+        table, encoder, cache, progress=not arguments.quiet, **truncated
+    )
+
+
+def _objects(arguments: argparse.Namespace, dataset_name: str, table: Any) -> Any:
+    """Returns a table of the pictures' objects, or `None` if they are not known."""
+    from sat_keras.datasets import load_boxes, load_objects
+
+    if dataset_name == "scenes":
+        return load_objects(table)
+    if not arguments.boxes:
+        return None
+    objects = load_boxes(arguments.boxes, set(table["image_id"]))
+    if objects.empty:
+        raise ValueError(
+            "Expected the boxes of these pictures: name the files of this data set's split. "
+            f"Received: --boxes {' '.join(arguments.boxes)}, none of {table['image_id'].iloc[0]}"
+        )
+    return objects
+
+
+def _scores(
+    captioner: Any,
+    source: Any,
+    captions: Any,
+    table: Any,
+    references: Any,
+    objects: Any,
+    is_scenes: bool,
+    occlusion: int,
+) -> dict[str, Any]:
+    """Returns the scores of the captions and of the attention behind their words."""
+    from sat_keras.analysis import score_attention
+    from sat_keras.datasets import boxes, scenes
+
+    words_to_boxes = scenes.words_to_boxes if is_scenes else boxes.words_to_boxes
+    results = caption_scores({key: found.text for key, found in captions.items()}, references)
+    attention = score_attention(
+        captioner, source, captions, table, objects, words_to_boxes, occlusion
+    )
+    results["attention_scores"] = attention
+    if is_scenes:
+        results["scenes"] = _scene_scores(captions, objects, attention)
+    return results
+
+
+def _scene_scores(captions: Any, objects: Any, attention: Any) -> dict[str, Any]:
+    """Returns shares, in percent, of true content words and of attention in the objects' boxes."""
+    from sat_keras.datasets.scenes import caption_accuracy
+
+    counts = [
+        caption_accuracy(captions[image_id].text, things)
+        for image_id, things in objects.groupby("image_id")
+    ]
+    num_correct, num_words = map(sum, zip(*counts, strict=True))
+    return {
+        "content_words": num_words,
+        "content_word_accuracy": 100 * num_correct / max(num_words, 1),
+        "object_words": attention["object_words"],
+        **{
+            name: attention[name]
+            for measure in ("pointing_accuracy", "attention_mass")
+            for name in (measure, f"{measure}_uniform")
+            if name in attention
+        },
+    }
+
+
+def _provenance(
+    arguments: argparse.Namespace, config: Any, training: Any, seconds: float
+) -> dict[str, Any]:
+    """Returns how the results were made: the training, where it is known, and the evaluation."""
+    from sat_keras.training.folder import hardware, versions
+
+    seconds = round(seconds, 1)
+    commands = [training.get("command"), arguments.command_line]
+    return {
+        "seed": config.seed,
+        "command": " && ".join(filter(None, commands)),
+        "config": config.to_dict(),
+        "seconds": round(training.get("seconds", 0) + seconds, 1),
+        "seconds_of_evaluation": seconds,
+        "hardware": hardware(),
+        "versions": versions(),
+        "training": training,
+    }
+
+
+def _report(
+    folder: str, results: Any, captions: Any, references: Any, table: Any, config: Any
+) -> None:
+    from sat_keras.cnn.resize import PictureResize
+    from sat_keras.plots import write_report
+
+    paths = dict(zip(table["image_id"], table["image"], strict=True))
+    resize = PictureResize(config.image_size, config.resize)
+    path = write_report(folder, results, captions, references, paths, resize)
+    print(f"The report is {path}.")

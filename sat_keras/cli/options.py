@@ -1,0 +1,348 @@
+"""The parser, the types of option values, and the options that several commands share."""
+
+import argparse
+import dataclasses
+import difflib
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sat_keras.config.config import Config
+from sat_keras.config.fields import COUNT, Check
+from sat_keras.config.model import ModelConfig
+from sat_keras.config.search import SearchConfig
+from sat_keras.config.training import TrainingConfig
+
+PRETRAINED = "flickr8k-soft-vgg16"
+# Preset of each data set.
+DATASETS = {
+    "scenes": "scenes",
+    "flickr8k": "flickr8k",
+    "flickr30k": "flickr8k",
+    "coco2014": "paper_coco",
+    "coco2017": "paper_coco",
+}
+PRESETS = ("scenes", "flickr8k", "paper_coco", "tiny")
+SPLITS = ("train", "dev", "test")
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+# Fields that the annotation vectors depend on.
+FEATURE_FIELDS = (
+    "encoder",
+    "encoder_layer",
+    "resize",
+    "image_size",
+    "mirror",
+    "precision",
+    "seed",
+)
+_HINTS = typing.get_type_hints(Config)
+_PRESET_CONFIGS = {preset: getattr(Config, preset)() for preset in PRESETS}
+
+# A parser or a group of its options.
+Group = Any
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one sentence, with "did you mean" and the command's help.
+
+    An option that takes a value can be given once: argparse by itself silently takes the last one.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(
+            allow_abbrev=False,
+            add_help=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **kwargs,
+        )
+        self.register("action", None, _StoreOnce)
+        self.given: set[str] = set()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but unknown options are an error of the command that got them."""
+        self.given.clear()
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            first = unknown[0].partition("=")[0]
+            known = self._option_string_actions if first.startswith("-") else ()
+            self.error(f"unrecognized argument {first}{did_you_mean(first, known)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raises a `ValueError` that names the help of this command."""
+        raise ValueError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action,
+                f"must be one of {', '.join(choices)}. Received: {value!r}"
+                + did_you_mean(str(value), choices),
+            )
+
+
+class _StoreOnce(argparse.Action):
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        if option_string and self.dest in parser.given:
+            parser.error(f"{option_string} must be given once. Received: it twice")
+        parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns `"; did you mean ...?"` for the most similar of the known words, if one is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def number(kind: Callable[[str], Any], check: Check) -> Callable[[str], Any]:
+    """Returns an argparse type that parses and checks a value.
+
+    Args:
+        kind: `int`, `float` or `str`.
+        check: `Check` of the parsed value. If it accepts `None`, `none` stands for it.
+    """
+
+    def parse(text: str) -> Any:
+        expected = check.expected.replace("None", "none")
+        try:
+            value = None if text.lower() == "none" and check.accepts(None) else kind(text)
+        except ValueError:
+            value = check  # which no check accepts
+        if not check.accepts(value):
+            raise argparse.ArgumentTypeError(f"must be {expected}. Received: {text!r}")
+        return value
+
+    return parse
+
+
+def path(text: str) -> str:
+    """Parses a path, which must not be empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"must be the path of a file or folder. Received: {text!r}"
+        )
+    return text
+
+
+def flag(name: str) -> str:
+    """Returns the option of an argument: `--beam-size` of `beam_size`."""
+    return "--" + name.replace("_", "-")
+
+
+# Options that several commands share
+
+
+def add_general(parser: Parser) -> None:
+    """Adds the options of every command: --quiet, --debug and --help."""
+    group = parser.add_argument_group("general options")
+    group.add_argument("--quiet", action="store_true", help="print results only, no progress")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    group.add_argument("-h", "--help", action="help", help="show this help and exit")
+
+
+def add_dataset(parser: Group, required: bool) -> None:
+    """Adds --dataset."""
+    trained = "" if required else " (default: the model's)"
+    parser.add_argument(
+        "--dataset", choices=DATASETS, required=required, help=f"name of the data set{trained}"
+    )
+
+
+def add_data_dir(parser: Group) -> None:
+    """Adds --data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        type=path,
+        metavar="DIR",
+        help="folder of the data set, or the one above it (default: data)",
+    )
+
+
+def add_data(parser: Group, required: bool) -> None:
+    """Adds the rarer options of a data set: splits, limit, encoder weights, truncated pictures.
+
+    Args:
+        parser: Parser or group to add them to.
+        required: Boolean, whether the command needs a data set and has no model to ask.
+    """
+    parser.add_argument(
+        "--splits",
+        type=path,
+        metavar="FILE",
+        help="Karpathy's split file, or 'karpathy' to download it",
+    )
+    parser.add_argument(
+        "--limit",
+        type=number(int, COUNT),
+        metavar="N",
+        help="only the first N pictures of a split, for a quick try",
+    )
+    parser.add_argument(
+        "--encoder-weights",
+        type=path,
+        metavar="WEIGHTS",
+        help="imagenet (Keras downloads them), a file's path, or none for random weights "
+        + ("(default: imagenet; none for scenes)" if required else "(default: as in training)"),
+    )
+    parser.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="read truncated JPEG files as far as they go instead of stopping at them",
+    )
+
+
+def add_preset(parser: Group) -> None:
+    """Adds --preset."""
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="config to start from (default: the data set's)"
+    )
+
+
+def add_features(parser: Group) -> None:
+    """Adds --features."""
+    parser.add_argument(
+        "--features",
+        type=path,
+        metavar="DIR",
+        help="folder of the cache of a frozen encoder's annotation vectors; missing ones are "
+        "computed (default: outputs/features/DATASET in training, then the training's)",
+    )
+
+
+def add_model(parser: Group, positional: bool) -> None:
+    """Adds MODEL, or --model with a default.
+
+    Args:
+        parser: Parser or group to add it to.
+        positional: Boolean, whether it is a positional argument.
+    """
+    about = "folder of a training, or name of a pretrained captioner"
+    if positional:
+        parser.add_argument("model", type=path, metavar="MODEL", help=about)
+    else:
+        parser.add_argument(
+            "--model",
+            type=path,
+            metavar="MODEL",
+            default=PRETRAINED,
+            help=f"{about} (default: {PRETRAINED})",
+        )
+
+
+def add_search(parser: Group) -> None:
+    """Adds --beam-size, --length-penalty and --context, by default those of the model."""
+    for name, kind in (("beam_size", int), ("length_penalty", float)):
+        parser.add_argument(
+            flag(name),
+            type=number(kind, FIELDS[name].metadata["check"]),
+            metavar="N" if kind is int else "X",
+            help=f"{_description(name)} (default: as trained)",
+        )
+    parser.add_argument(
+        "--context",
+        choices=choices_of("context"),
+        help=f"{_description('context')} (default: as trained)",
+    )
+
+
+def add_overwrite(parser: Group) -> None:
+    """Adds --overwrite for files."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that exist, also those that sat-keras did not write",
+    )
+
+
+# Options of the config
+
+
+def choices_of(name: str) -> tuple[str, ...]:
+    """Returns the names that a field of the config can have, empty if it is no such field."""
+    return FIELDS[name].metadata["check"].choices
+
+
+def add_fields(parser: Group, names: Sequence[str]) -> None:
+    """Adds options for fields of the config, with type, choices, help and defaults of each.
+
+    Args:
+        parser: Parser or group to add them to.
+        names: Names of the fields.
+    """
+    for name in names:
+        parser.add_argument(
+            flag(name),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=f"{_description(name)} (default: {_defaults(name)})",
+            **_value_options(name),
+        )
+
+
+def add_config(parser: Parser, without: Sequence[str] = ()) -> None:
+    """Adds a group of options for each part of the config.
+
+    Args:
+        parser: Parser to add them to.
+        without: Names of the fields to leave out.
+    """
+    for part in (ModelConfig, TrainingConfig, SearchConfig):
+        group = parser.add_argument_group((part.__doc__ or "").rstrip(".").lower())
+        names = [field.name for field in dataclasses.fields(part)]
+        add_fields(group, [name for name in names if name not in without])
+
+
+def make_config(arguments: argparse.Namespace) -> Config:
+    """Returns the preset with the fields that the command line changes."""
+    config = getattr(Config, arguments.preset or DATASETS[arguments.dataset])()
+    changes = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
+    if "grid_shape" in changes:
+        changes["grid_shape"] = tuple(changes["grid_shape"])
+    encoder = changes.get("encoder", config.encoder)
+    if encoder != config.encoder:
+        image_size = 64 if encoder == "scenes" else 224
+        changes = {"encoder_layer": None, "image_size": image_size, **changes}
+    return config.replace(**changes)
+
+
+def _value_options(name: str) -> dict[str, Any]:
+    """Returns how argparse reads a field of the config."""
+    hint, check = _HINTS[name], FIELDS[name].metadata["check"]
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(hint) is tuple:
+        return {"type": number(int, COUNT), "nargs": 2, "metavar": ("ROWS", "COLUMNS")}
+    if check.choices:
+        return {"choices": check.choices}
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    metavar = {int: "N", float: "X", str: "NAME"}[kinds[0]]
+    return {"type": number(kinds[0], check), "metavar": metavar}
+
+
+def _description(name: str) -> str:
+    """Returns a field's description as the help shows it."""
+    text = FIELDS[name].metadata["description"].rstrip(".")
+    return text.replace("`", "").replace("%", "%%")
+
+
+def _defaults(name: str) -> str:
+    """Returns a field's value in each preset, once if all agree."""
+    values = {preset: _shown(getattr(each, name)) for preset, each in _PRESET_CONFIGS.items()}
+    if len(set(values.values())) == 1:
+        return values[PRESETS[0]]
+    return ", ".join(f"{preset} {value}" for preset, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    """Returns a default as it is typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)

@@ -1,0 +1,151 @@
+"""`sat-keras train`: trains a captioner, or resumes a training that was stopped."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sat_keras.cli import options
+from sat_keras.cli.inputs import (
+    dataset_of,
+    default_features,
+    encoder_weights,
+    load_splits,
+    with_encoder_sizes,
+)
+from sat_keras.config.fields import COUNT
+
+SUMMARY = "Train a captioner, or resume a training that was stopped."
+USAGE = "--dataset NAME --out DIR"
+EXAMPLES = """
+examples:
+  sat-keras train --dataset scenes --out outputs/scenes
+  sat-keras train --dataset flickr8k --data-dir data --out outputs/soft
+"""
+# Fields that the help shows first.
+COMMON = ("attention", "epochs", "batch_size", "learning_rate", "seed")
+CURVES_FILE = "curves.png"
+
+
+def add_options(parser: options.Parser) -> None:
+    """Adds the command's options: the ten that matter most, others, and those of the config."""
+    common = parser.add_argument_group("options that matter most")
+    options.add_dataset(common, required=True)
+    common.add_argument(
+        "--out",
+        type=options.path,
+        metavar="DIR",
+        required=True,
+        help="folder for the model, its log and its curves",
+    )
+    options.add_data_dir(common)
+    options.add_preset(common)
+    options.add_fields(common, COMMON)
+    common.add_argument(
+        "--start",
+        type=options.path,
+        metavar="MODEL",
+        help="captioner whose weights to start from, such as one with soft attention for "
+        "--attention hard: a folder, or the name of a pretrained one (default: random weights)",
+    )
+    others = parser.add_argument_group("other options")
+    options.add_features(others)
+    others.add_argument(
+        "--overwrite", action="store_true", help="delete another training in the folder --out"
+    )
+    others.add_argument(
+        "--devices",
+        type=options.number(int, COUNT),
+        default=1,
+        metavar="N",
+        help="GPUs or other devices that share every batch (default: 1)",
+    )
+    options.add_data(others, required=True)
+    options.add_config(parser, without=COMMON)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains a captioner as the arguments say."""
+    import keras
+
+    from sat_keras.backend.memory import keep_freed_memory
+    from sat_keras.training.fit import train_captioner
+    from sat_keras.training.folder import open_run, recorded_run
+    from sat_keras.training.pretrained import (
+        FORMAT,
+        describe_encoder,
+        load_pretrained,
+        make_encoder,
+    )
+
+    keep_freed_memory()
+    config = options.make_config(arguments)
+    dataset = dataset_of(arguments)
+    weights = encoder_weights(arguments, config)
+    dataset["features"] = str(arguments.features or default_features(dataset["name"]))
+    keras.utils.set_random_seed(config.seed)
+    encoder = make_encoder(config, weights, config.precision)
+    config = with_encoder_sizes(config, encoder, arguments)
+    # An encoder that no file can restore is saved with the model.
+    in_model = config.encoder_trainable or weights is None
+    description = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "encoder": describe_encoder(encoder, weights, in_model),
+        "dataset": dataset,
+        "start": {"start": arguments.start},
+    }
+    start = arguments.start and load_pretrained(arguments.start, encoder=config.encoder_trainable)
+    table = load_splits(dataset, ("train", "dev"))
+    if open_run(arguments.out, description, arguments.overwrite):
+        print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
+        return
+    try:
+        with recorded_run(arguments.out, arguments.command_line, config):
+            log = train_captioner(
+                config,
+                table,
+                encoder,
+                arguments.out,
+                features=dataset["features"],
+                keep_encoder=in_model,
+                allow_truncated=arguments.allow_truncated,
+                start=start,
+                devices=arguments.devices,
+                verbose=_verbosity(arguments.quiet),
+            )
+    finally:
+        draw_curves(arguments.out)
+    best = log.loc[log[f"dev_{config.monitor}"].idxmax()]
+    print(
+        f"Best of {len(log)} epochs on dev: epoch {int(best['epoch']) + 1}, "
+        f"BLEU-4 {best['dev_bleu4']:.2f} %, CIDEr {best['dev_cider']:.3f} (protocol coco). "
+        f"The model is in {arguments.out}."
+    )
+
+
+def draw_curves(folder: str | Path) -> None:
+    """Draws the curves of a training's `log.csv`, also of one that was stopped.
+
+    A figure that cannot be drawn is a warning: the training is worth more.
+
+    Args:
+        folder: Folder of the training.
+    """
+    import pandas as pd
+
+    from sat_keras.plots import plot_history, save_figure
+
+    log = Path(folder, "log.csv")
+    if not log.is_file():
+        return
+    try:
+        save_figure(plot_history(pd.read_csv(log)), Path(folder, CURVES_FILE))
+    except Exception as error:
+        print(f"sat-keras: warning: {CURVES_FILE} was not drawn ({error})", file=sys.stderr)
+
+
+def _verbosity(quiet: bool) -> int:
+    """Returns Keras's `verbose`: a progress bar on a terminal, otherwise a line per epoch."""
+    if quiet:
+        return 0
+    return 1 if sys.stdout.isatty() else 2
