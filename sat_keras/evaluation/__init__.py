@@ -1,8 +1,8 @@
 """Scores of captions against references, with intervals and comparisons. Needs no Keras.
 
-Read `tokens` (the words that are compared), `metrics` (BLEU, ROUGE-L, CIDEr-D) and `java` (METEOR,
-SPICE), then `statistics` (scores of a corpus from counts of each picture, bootstrap intervals,
-comparison of models), `scores` (all metrics in one call) and `caption_files` (file formats).
+Read `tokens` (the compared words, with tables in `characters`), `metrics` (BLEU, ROUGE-L, CIDEr-D)
+and `java` (METEOR, SPICE), then `statistics` (corpus scores from counts of each picture, bootstrap
+intervals, comparisons), `scores` (all metrics in one call) and `caption_files` (file formats).
 """
 
 from sat_keras import lazy_exports
