@@ -1,4 +1,4 @@
-"""How fast sat_keras is, measured side by side with what it is compared with."""
+"""Benchmarks of speed and checks of metrics and estimators."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs the benchmarks, each in a process of its own, and writes `results.json` and the tables.
+"""Runs every benchmark in its own process and writes `results.json` and the tables.
 
     python -m benchmarks [training searching ...]
 
@@ -59,7 +59,7 @@ def main(arguments=None):
 
 
 def results_here(here):
-    """Load what was measured on this machine before; `results.json` of another makes room."""
+    """Returns this machine's earlier results; renames `results.json` of another machine."""
     if RESULTS.is_file():
         there = json.loads(RESULTS.read_text())["machine"]
         if there != here:
@@ -72,12 +72,12 @@ def results_here(here):
 
 
 def file_of(name):
-    """Path of the results of a machine that is not the latest one."""
+    """Returns the results file of a machine other than the latest."""
     return RESULTS.with_name(f"results-{re.sub('[^a-z0-9]+', '-', name.lower())}.json")
 
 
 def keep(results, name, found, minutes):
-    """Put a part's results among the others, into the file and into the tables."""
+    """Merges a part's results into the file and the tables."""
     results |= found
     results.setdefault("minutes", {})[name] = minutes
     results |= {"machine": machine(), "command": shlex.join(["python", "-m", "benchmarks"])}

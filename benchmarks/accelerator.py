@@ -1,8 +1,8 @@
-"""The training step on a GPU, by JAX: absolute, against its rooflines, and against PyTorch on it.
+"""Training step on one GPU with JAX: absolute, against its rooflines and against PyTorch.
 
     KERAS_BACKEND=jax python -m benchmarks.accelerator
 
-needs no TensorFlow and no data. Without a GPU it runs on the CPU; `--small` makes that quick.
+needs no TensorFlow and no data. Without a GPU it runs on the CPU, best with `--small`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Flickr8k's dev pictures: their captions and their VGG16 features."""
+"""Flickr8k's dev pictures: captions and VGG16 annotation vectors."""
 
 import functools
 
@@ -13,13 +13,13 @@ PRETRAINED = "flickr8k-soft-vgg16"
 
 
 def encoder_weights():
-    """The options of `sat-keras` that name the CNN's weights: a file, or Keras's download."""
+    """Returns the `sat-keras` options for the CNN's weights: a file or Keras's download."""
     return ["--encoder-weights", str(WEIGHTS)] if WEIGHTS.is_file() else []
 
 
 @functools.cache
 def dev_captions():
-    """Table of the dev captions.
+    """Returns the table of the dev captions.
 
     Raises:
         FileNotFoundError: If Flickr8k is not in `data/`.
@@ -29,7 +29,7 @@ def dev_captions():
 
 
 def dev_features():
-    """Open the dev pictures' features, and compute them first if need be."""
+    """Opens the dev pictures' features; computes them first if missing."""
     image_ids = list(dev_captions()["image_id"].unique())
     if FEATURES.is_dir():
         cache = FeatureCache(FEATURES)

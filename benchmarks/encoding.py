@@ -13,7 +13,7 @@ PICTURES = 32
 
 
 def flops(model):
-    """Count the floating point operations of a CNN's convolutions for one picture."""
+    """Counts the floating point operations of a CNN's convolutions for one picture."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
@@ -23,7 +23,7 @@ def flops(model):
 
 
 def extraction(precision, pictures):
-    """An encoder as `sat_keras.data.features` runs it, and a function that encodes the pictures."""
+    """Returns an encoder as `sat_keras.data.features` runs it, and a function that encodes."""
     encoder = ImageEncoder("VGG16", weights=None, dtype=precision)
     model = keras.Sequential([keras.Input(pictures.shape[1:], dtype="uint8"), encoder])
     model.compile(jit_compile=False)

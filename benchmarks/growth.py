@@ -1,4 +1,4 @@
-"""How time and memory grow with pictures, words, captions a minibatch and vocabulary."""
+"""Time and memory by numbers of pictures, words, captions a minibatch and vocabulary."""
 
 import argparse
 import dataclasses
@@ -33,7 +33,7 @@ LABELS = {
 
 
 def of_steps(rounds):
-    """Milliseconds a caption of a training step, for each series."""
+    """Returns milliseconds a caption of a training step, for each series."""
     found = {}
     for name, values in SERIES.items():
         sizes = {value: dataclasses.replace(SMALL, **{name: value}) for value in values}
@@ -46,7 +46,7 @@ def of_steps(rounds):
 
 
 def of_data_set(pictures, steps=100):
-    """Milliseconds a caption of training from disk and peak memory, with so many pictures."""
+    """Returns milliseconds a caption of training from disk, and peak memory."""
     from sat_keras.data.features import FeatureCache
     from sat_keras.data.loaders import caption_batches
     from sat_keras.data.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def of_data_set(pictures, steps=100):
 
 
 def write_features(folder, image_ids, config):
-    """Write made up annotation vectors in the format of `sat_keras.data.features`."""
+    """Writes random annotation vectors in the format of `sat_keras.data.features`."""
     manifest = {
         "format": 2,
         "encoder": "made up",
@@ -94,7 +94,7 @@ def write_features(folder, image_ids, config):
 
 
 def plot(growth):
-    """Draw all series into `growth.svg`."""
+    """Draws all series into `growth.svg`."""
     import matplotlib
 
     matplotlib.use("Agg")

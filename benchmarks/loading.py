@@ -1,4 +1,4 @@
-"""What the input pipeline costs: steps on minibatches from disk against such from memory.
+"""Cost of the input pipeline: steps on minibatches from disk against minibatches in memory.
 
 How long a step waits for its minibatch tells whether the pipeline is ahead; where the same cores
 compute and read it costs time all the same.

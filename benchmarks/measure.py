@@ -1,4 +1,4 @@
-"""Timing in turns, the machine's own rates, and what is written down of them."""
+"""Alternating timing, the machine's own rates, and summaries of measurements."""
 
 import json
 import os
@@ -15,7 +15,7 @@ REPOSITORY = FOLDER.parent
 
 
 def in_turns(functions, rounds, warmup=2, pause=0.0):
-    """Time functions one after the other, round by round, so that all see the same machine.
+    """Times functions alternately, round by round, so that all share the machine's state.
 
     Args:
         functions: Dictionary of functions without arguments that return when all is done.
@@ -40,7 +40,7 @@ def in_turns(functions, rounds, warmup=2, pause=0.0):
 
 
 def spread(values):
-    """Summarise values, one a round: median, and the 10th and 90th percentile as low and high."""
+    """Returns the median, and the 10th and 90th percentile as low and high, over rounds."""
     low, median, high = np.percentile(values, [10, 50, 90])
     return {
         key: round(float(x), 4)
@@ -49,7 +49,7 @@ def spread(values):
 
 
 def repeated(function, times):
-    """A function that calls another several times, for one that is too short to time."""
+    """Returns a function that calls another several times, to time short calls."""
 
     def call():
         for _ in range(times):
@@ -59,7 +59,7 @@ def repeated(function, times):
 
 
 def tensorflow_rates(dtype="float32", size=2048, elements=(64, 196, 512)):
-    """Functions to time for the rates of matrix products and of tanh in TensorFlow.
+    """Returns functions to time the rates of matrix products and tanh in TensorFlow.
 
     Returns:
         Tuple of a dictionary of functions `gemm` and `tanh` and one of the number of operations of
@@ -77,7 +77,7 @@ def tensorflow_rates(dtype="float32", size=2048, elements=(64, 196, 512)):
 
 
 def run_part(module, *arguments, environment=None, timeout=600):
-    """Run `python -m module` and return the dictionary that it prints as its last line.
+    """Runs `python -m module` and returns the dictionary it prints as its last line.
 
     Raises:
         RuntimeError: If it fails; the message is the end of its error output.
@@ -98,7 +98,7 @@ def run_part(module, *arguments, environment=None, timeout=600):
 
 
 def machine():
-    """Say in a line what was measured on."""
+    """Returns one line describing the machine."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

@@ -1,4 +1,4 @@
-"""Where the time of a training step and of a beam search goes, operation by operation."""
+"""Time of a training step and of a beam search by kind of operation."""
 
 import argparse
 import collections
@@ -25,7 +25,7 @@ KINDS = {
 
 
 def kind(name):
-    """The kind that an event counts for: `None` for what only waits for others."""
+    """Returns the kind of operation of an event; `None` for events that only wait."""
     for label, pattern in KINDS.items():
         if re.search(pattern, name):
             return label
@@ -33,7 +33,7 @@ def kind(name):
 
 
 def operations(function, calls):
-    """Milliseconds a call in each kind of operation, as TensorFlow's profiler records them."""
+    """Returns milliseconds a call by kind of operation, from TensorFlow's profiler."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -53,7 +53,7 @@ def operations(function, calls):
 
 
 def profile(function, calls):
-    """The same, and the milliseconds of a whole call, which the profiler does not slow."""
+    """Adds the milliseconds of a whole call, timed without the profiler."""
     for _ in range(2):
         function()
     start = time.perf_counter()
@@ -64,7 +64,7 @@ def profile(function, calls):
 
 
 def search():
-    """A function that captions a minibatch of made up pictures, whose captions are long."""
+    """Returns a function that captions a minibatch of random pictures with long captions."""
     captioner = load_pretrained(PRETRAINED, encoder=False)
     shape = BATCH, captioner.config.num_regions, captioner.config.feature_dim
     pictures = {"annotations": np.random.default_rng(0).gamma(0.3, 30, shape).astype("float32")}

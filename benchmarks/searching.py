@@ -21,7 +21,7 @@ SAMPLE = REPOSITORY / "outputs" / "benchmarks" / "sample.npy"
 
 
 def compiled(rounds, pictures):
-    """Pictures a second of captioning from cached features, and the loop's on a sample of them."""
+    """Returns pictures a second of captioning from cached features, and of the loop on a sample."""
     from benchmarks.data import dev_captions, dev_features
     from sat_keras.evaluation.scores import score_captions
     from sat_keras.training.fit import caption_pictures
@@ -72,12 +72,12 @@ def compiled(rounds, pictures):
 
 
 def share_of_same(texts, others):
-    """The share of the pictures that both have whose captions are the same."""
+    """Returns the share of common pictures with the same caption."""
     return float(np.mean([text == other for text, other in zip(texts, others, strict=False)]))
 
 
 def loop(captioner, annotations):
-    """Caption pictures one by one: seconds and captions."""
+    """Captions pictures one by one; returns seconds and captions."""
     from benchmarks import tutorial_search
 
     config = captioner.config

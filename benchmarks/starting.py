@@ -1,4 +1,4 @@
-"""How long one waits for a caption: with the model loaded, and from the command line."""
+"""Latency of a caption: with the model loaded, and from the command line."""
 
 import argparse
 import json
@@ -17,13 +17,13 @@ from benchmarks.measure import REPOSITORY, in_turns, spread
 
 
 def photo():
-    """A photo of no particular content, 480 x 640."""
+    """Returns a random picture of 480 x 640 pixels."""
     coarse = np.random.default_rng(0).integers(0, 256, (15, 20, 3)).astype("uint8")
     return np.array(Image.fromarray(coarse).resize((640, 480)))
 
 
 def loaded(rounds):
-    """Seconds from pixels to caption."""
+    """Returns seconds from pixels to caption."""
     from sat_keras.training.pretrained import load_pretrained
 
     weights = encoder_weights()
@@ -34,7 +34,7 @@ def loaded(rounds):
 
 
 def cold(rounds):
-    """Seconds of `sat-keras caption photo.png`, from the start of Python to the figure."""
+    """Returns seconds of `sat-keras caption photo.png`, from the start of Python to the figure."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.png"
         Image.fromarray(photo()).save(path)
@@ -50,7 +50,7 @@ def cold(rounds):
 
 
 def imports():
-    """The slowest imports of a cold start, seconds with all that they import."""
+    """Returns the slowest imports of a cold start in seconds, nested imports included."""
     done = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The tables of `README.md`, made of `results.json` and of `results-*.json`, of other machines."""
+"""Tables of `README.md`, from `results.json` and from `results-*.json` of other machines."""
 
 import json
 
@@ -7,7 +7,7 @@ from benchmarks.measure import FOLDER
 README = FOLDER / "README.md"
 END = "<!-- end of table -->"
 
-# What, against what, the bar, the key, and how its numbers are written.
+# What is measured, its comparison, target, key in the results and number format.
 TIMES, SHARE, SECONDS, RATE = "{:.1f}x", "{:.1%}", "{:.2f} s", "{:.0f}/s"
 ROWS = (
     (
@@ -96,12 +96,12 @@ ROWS = (
 
 
 def others(folder=FOLDER):
-    """Load the results of other machines than the latest, in the order of their names."""
+    """Returns the results of machines other than the latest, sorted by file name."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("results-*.json"))]
 
 
 def table(results, elsewhere=()):
-    """Return the lines of the table, with what was measured on and how."""
+    """Returns the lines of the main table, with machine and command."""
     columns = ["what", "against", "to reach", "measured"]
     columns += [found["machine"].partition(",")[0] for found in elsewhere]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
@@ -111,7 +111,7 @@ def table(results, elsewhere=()):
             lines.append(f"| {what} | {against} | {bar} | {' | '.join(cells)} |")
     lines += ["", f"Measured on {results['machine']} {_how(results)}."]
     for name, found in zip(columns[4:], elsewhere, strict=True):
-        lines += ["", f"The column {name}: on {found['machine']} {_how(found)}."]
+        lines += ["", f"Column {name}: measured on {found['machine']} {_how(found)}."]
     return lines
 
 
@@ -121,7 +121,7 @@ def _how(results):
 
 
 def _cell(value, form):
-    """Write a number, or a median with its spread; nothing for what was not measured."""
+    """Returns a number or a median with its spread; nothing if not measured."""
     if value is None:
         return ""
     if not isinstance(value, dict):
@@ -131,7 +131,7 @@ def _cell(value, form):
 
 
 def profile_table(results, elsewhere=()):
-    """Return the lines of the table that says where the time goes, in milliseconds."""
+    """Returns the lines of the table of time by kind of operation."""
     profile = results.get("profile")
     if not profile:
         return []
@@ -144,7 +144,7 @@ def profile_table(results, elsewhere=()):
 
 
 def growth_figure(results, elsewhere=()):
-    """Return the line that shows `growth.svg`."""
+    """Returns the line that shows `growth.svg`."""
     return ["![Time and memory by size](growth.svg)"] if "growth" in results else []
 
 
@@ -156,7 +156,7 @@ TABLES = {
 
 
 def update_readme(results, elsewhere=(), path=README):
-    """Write the tables into `README.md`; only the first shows other machines' results too."""
+    """Writes the tables into `README.md`; only the first shows other machines."""
     text = path.read_text(encoding="utf-8")
     for command, lines in TABLES.items():
         begin = f"<!-- table: {command} -->"

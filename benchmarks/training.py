@@ -1,4 +1,4 @@
-"""The training step: against the PyTorch tutorial's, against the machine, in low precision."""
+"""Training step against the PyTorch tutorial and the roofline, in float32 and bfloat16."""
 
 import argparse
 import importlib.util
@@ -20,7 +20,7 @@ PAUSE = 0.25
 
 
 def side_by_side(rounds, sizes=SIZES):
-    """All that is compared, in turns."""
+    """Times all variants alternately."""
     functions, work = tensorflow_rates(*(() if sizes is SIZES else ("float32", 8, (8,))))
     for name in sizes:
         functions[name] = train_step(sizes[name])
@@ -49,18 +49,18 @@ def side_by_side(rounds, sizes=SIZES):
 
 
 def ideal_seconds(sizes, rates):
-    """The time that a step's arithmetic takes at the machine's rates."""
+    """Returns the time of a step's arithmetic at the machine's rates."""
     return sizes.flops() / rates["gemm"] + sizes.tanhs() / rates["tanh"]
 
 
 def on_this_backend(rounds, sizes=SIZES):
-    """Captions a second of the backend that Keras runs on, without the others beside it."""
+    """Returns captions a second of Keras's current backend, run alone."""
     seconds = in_turns({"shared": train_step(sizes["shared"])}, rounds, warmup=3)["shared"]
     return {"captions_per_second": spread(sizes["shared"].rows / seconds)}
 
 
 def on_other_backends(rounds, sizes=SIZES):
-    """The same step on JAX and PyTorch, each in a process of its own."""
+    """Runs the same step on JAX and PyTorch, each in its own process."""
     found = {}
     for backend in ("jax", "torch"):
         if importlib.util.find_spec(backend) is not None:

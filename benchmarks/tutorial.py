@@ -1,4 +1,4 @@
-"""What sat_keras is compared with: the captioning decoder as PyTorch tutorials write it.
+"""The decoder to compare with, as PyTorch tutorials write it.
 
 Show, Attend and Tell run eagerly, word by word: in a Python loop over the steps the annotation
 vectors are projected for the attention, an `LSTMCell` is updated and the next word is scored, for
@@ -20,7 +20,7 @@ class Attention(nn.Module):
         self.score = nn.Linear(attention_dim, 1)
 
     def forward(self, annotations, hidden):
-        """Return the context and the attention weights of one step."""
+        """Returns the context and the attention weights of one step."""
         layer = torch.relu(self.of_annotations(annotations) + self.of_hidden(hidden)[:, None])
         weights = torch.softmax(self.score(layer).squeeze(2), dim=1)
         return (annotations * weights[:, :, None]).sum(dim=1), weights
@@ -42,7 +42,7 @@ class Decoder(nn.Module):
         self.words = nn.Linear(width, sizes.vocabulary_size)
 
     def forward(self, annotations, token_ids, lengths):
-        """Score the next words of captions sorted by length, the longest first."""
+        """Scores the next words of captions sorted by length, the longest first."""
         embedded = self.embedding(token_ids)
         mean = annotations.mean(dim=1)
         hidden, cell = self.initial_hidden(mean), self.initial_cell(mean)
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
 
 
 def train_step(sizes, device="cpu", precision=None):
-    """Return a function that trains the decoder on one minibatch, every caption with its picture.
+    """Returns a function that trains the decoder on one minibatch, one picture a caption.
 
     Args:
         sizes: `benchmarks.sizes.Sizes`.

@@ -1,9 +1,9 @@
 """Beam search as PyTorch tutorials write it: picture by picture, in a Python loop over the steps.
 
-The beams of one picture are the batch of a step, every beam comes with its own copy of the
-annotation vectors, which are projected anew in every step, and whatever is kept is kept in lists.
-The equations and weights are those of a trained `sat_keras` decoder, the rules those of
-`sat_keras.search.search.beam_search`, so that the captions must be the same. Written for this benchmark.
+The beams of one picture form the batch of a step; every beam has its own copy of the annotation
+vectors, which are projected again in every step; Python lists hold the results. Equations and weights are those of a trained
+`sat_keras` decoder and the rules those of `sat_keras.search.beam_search`, so the captions must be
+equal.
 """
 
 import math
@@ -59,13 +59,13 @@ class Decoder(nn.Module):
             self.words = linear(decoder.output_words)
 
     def read(self, annotations):
-        """Normalise a picture's annotation vectors, if that is the decoder's way."""
+        """Normalises a picture's annotation vectors if the decoder does."""
         if self.epsilon is None:
             return annotations
         return nn.functional.layer_norm(annotations, annotations.shape[-1:], eps=self.epsilon)
 
     def forward(self, annotations, token_ids, hidden, cell):
-        """Score the next words of all beams: log-probabilities, new states, attention weights."""
+        """Scores the next words of all beams: log-probabilities, new states, attention weights."""
         embedded = self.embedding(token_ids)
         layer = torch.tanh(self.of_annotations(annotations) + self.of_hidden(hidden)[:, None])
         weights = torch.softmax(self.score(layer).squeeze(2), dim=1)
@@ -78,22 +78,23 @@ class Decoder(nn.Module):
 
 
 def tensor(weight):
-    """Copy a Keras variable."""
+    """Copies a Keras variable."""
     return torch.from_numpy(np.array(ops.convert_to_numpy(weight), "float32"))
 
 
 def linear(dense):
-    """Make a layer of PyTorch of a `keras.layers.Dense`."""
-    layer = nn.Linear(*dense.kernel.shape, bias=dense.use_bias)
+    """Converts a Keras layer with a kernel, and perhaps a bias, to a PyTorch layer."""
+    bias = getattr(dense, "bias", None)
+    layer = nn.Linear(*dense.kernel.shape, bias=bias is not None)
     layer.weight.data = tensor(dense.kernel).T.contiguous()
-    if dense.use_bias:
-        layer.bias.data = tensor(dense.bias)
+    if bias is not None:
+        layer.bias.data = tensor(bias)
     return layer
 
 
 @torch.no_grad()
 def search(decoder, annotations, beam_size, length_penalty, longest):
-    """Search one picture's best caption.
+    """Searches for one picture's best caption.
 
     Args:
         decoder: `Decoder`.

@@ -1,4 +1,4 @@
-"""Hard attention's estimator: its variance by baseline, samples and mixing, and how it learns.
+"""Variance and learning of hard attention's estimator by baseline, samples and mixing.
 
     python -m benchmarks.variance [--out results/hard-variance]
 
@@ -49,7 +49,7 @@ _MARKS = "os^"
 
 
 def problem(pictures, seed=0):
-    """Draw pictures with their captions.
+    """Draws pictures with their captions.
 
     Args:
         pictures: Integer, their number.
@@ -74,7 +74,7 @@ def problem(pictures, seed=0):
 
 
 def make(mixing, baseline, samples, seed=0):
-    """Return a captioner for the problem."""
+    """Returns a captioner for the problem."""
     keras.utils.set_random_seed(seed)
     return Captioner(
         CONFIG.replace(
@@ -84,7 +84,7 @@ def make(mixing, baseline, samples, seed=0):
 
 
 def train(captioner, steps, every=None, evaluate=None, batch_size=64, seed=0):
-    """Train on new pictures all the time.
+    """Trains on new pictures in every step.
 
     Args:
         captioner: Compiled `Captioner`.
@@ -108,13 +108,13 @@ def train(captioner, steps, every=None, evaluate=None, batch_size=64, seed=0):
 
 
 def split(pictures):
-    """Split a problem into a captioner's inputs and targets."""
+    """Splits a problem into a captioner's inputs and targets."""
     x = {name: pictures[name] for name in ("annotations", "token_ids")}
     return x, pictures["targets"]
 
 
 def evaluator(pictures=512):
-    """Return a function of a captioner: `-log p(y | s)` of other pictures, in nats a word."""
+    """Returns a function of a captioner: `-log p(y | s)` of other pictures, nats a word."""
     copy = make(0.0, "none", 1)
     copy.compile()
     x, y = split(problem(pictures, seed=1_000))
@@ -128,7 +128,7 @@ def evaluator(pictures=512):
 
 
 def gradient_variances(draws, steps):
-    """Measure the total variance of one minibatch's gradient for every setting.
+    """Measures the total variance of one minibatch's gradient for every setting.
 
     Args:
         draws: Integer, gradients for each setting.
@@ -156,7 +156,7 @@ def gradient_variances(draws, steps):
 
 
 def learning_curves(steps, every, seeds):
-    """Train a model by every setting.
+    """Trains a model with every setting.
 
     Returns:
         List of dictionaries: the setting and `losses`, of shape `(seeds, steps // every + 1)`.
@@ -178,12 +178,12 @@ def learning_curves(steps, every, seeds):
 
 
 def named(setting):
-    """Name the parts of a setting."""
+    """Names the parts of a setting."""
     return dict(zip(("mixing", "baseline", "samples"), setting, strict=True))
 
 
 def draw_figure(results):
-    """Draw variance against samples, and the curves without and with mixing.
+    """Draws variance against samples, and the curves without and with mixing.
 
     Args:
         results: What `measure` returns.
@@ -256,7 +256,7 @@ def _mixing(probability):
 
 
 def measure(draws=200, halfway=150, steps=400, every=20, seeds=2):
-    """Measure all of it.
+    """Runs all measurements.
 
     Args:
         draws, halfway: As `draws` and `steps` of `gradient_variances`.
@@ -276,7 +276,7 @@ def measure(draws=200, halfway=150, steps=400, every=20, seeds=2):
 
 
 def main(arguments=None):
-    """Measure, and write the numbers and the figure."""
+    """Runs the benchmark and writes the numbers and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--out", metavar="FILE", default=str(REPOSITORY / "results" / "hard-variance")
