@@ -63,7 +63,7 @@ def add_options(parser: options.Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Scores a baseline as the arguments say."""
-    from sat_keras.training.fit import references_of
+    from sat_keras.training import references_of
     from sat_keras.training.folder import hardware, versions
 
     start = time.perf_counter()

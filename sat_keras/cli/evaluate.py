@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes and prints the results, and returns them."""
-    from sat_keras.training.fit import caption_pictures, references_of
+    from sat_keras.training import caption_pictures, references_of
     from sat_keras.training.folder import read_run
     from sat_keras.training.pretrained import pretrained_folder, read_description
 

@@ -7,7 +7,7 @@ from sat_keras.cli.files import check_target, write_results
 from sat_keras.cli.scores import caption_scores, print_scores
 
 SUMMARY = "Score captions from a file against references from another."
-USAGE = "CAPTIONS REFERENCES"
+USAGE = "CAPTIONS REFERENCES [REFERENCES ...]"
 EXAMPLES = ""
 
 
@@ -17,14 +17,16 @@ def add_options(parser: options.Parser) -> None:
         "captions",
         type=options.path,
         metavar="CAPTIONS",
-        help='JSON: [{"image_id": ..., "caption": ...}, ...]',
+        help='JSON such as [{"image_id": 1, "caption": "a dog"}, ...] or {"1": "a dog", ...}, JSON '
+        "lines, a table (.csv, .tsv, .parquet) or text with one caption per line (.txt)",
     )
     parser.add_argument(
         "references",
         type=options.path,
+        nargs="+",
         metavar="REFERENCES",
-        help="JSON: the same with several captions per picture, COCO's annotations, or "
-        '{"image id": [caption, ...], ...}',
+        help='the same with several captions per picture, {"1": ["a dog", ...], ...}, COCO\'s or '
+        "Karpathy's JSON (test split), or several files with one reference per picture",
     )
     group = parser.add_argument_group("options")
     group.add_argument(
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_target("--out", arguments.out, arguments.overwrite)
     candidates = read_candidates(arguments.captions)
-    references = read_references(arguments.references)
+    references = read_references(*arguments.references)
     if arguments.subset:
         image_ids = {image_id for image_id, _ in candidates}
         references = {i: captions for i, captions in references.items() if i in image_ids}

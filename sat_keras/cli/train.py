@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     import keras
 
     from sat_keras.backend.memory import keep_freed_memory
-    from sat_keras.training.fit import train_captioner
+    from sat_keras.training import train_captioner
     from sat_keras.training.folder import open_run, recorded_run
     from sat_keras.training.pretrained import (
         FORMAT,
