@@ -1,9 +1,9 @@
 """Beam search as PyTorch tutorials write it: picture by picture, in a Python loop over the steps.
 
 The beams of one picture form the batch of a step; every beam has its own copy of the annotation
-vectors, which are projected again in every step; Python lists hold the results. Equations and weights are those of a trained
-`sat_keras` decoder and the rules those of `sat_keras.search.beam_search`, so the captions must be
-equal.
+vectors, which are projected again in every step; Python lists hold the results. Equations and
+weights are those of a trained `sat_keras` decoder and the rules those of
+`sat_keras.search.beam_search`, so the captions must be equal.
 """
 
 import math
