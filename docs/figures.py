@@ -19,8 +19,8 @@ PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 FOLDER = Path(__file__).resolve().parent / "attention"
 
 
-def write_photos(folder):
-    """Write the photos as files and return their paths."""
+def write_photos(folder: Path) -> list[str]:
+    """Writes the photos as files and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in PHOTOS]
     for name, path in zip(PHOTOS, paths, strict=True):
