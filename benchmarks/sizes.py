@@ -1,18 +1,18 @@
-"""The training step that is timed: its sizes, its batch and the arithmetic that it needs."""
+"""The timed training step: sizes, minibatch and number of operations."""
 
 import dataclasses
 
 import keras
 import numpy as np
 
-from sat_keras.backend.xla import fuse_updates
 from sat_keras.config.config import Config
+from sat_keras.fast.optimizer import FusedAdam
 from sat_keras.paper.captioner import Captioner
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Sizes of a step: those of the table in `README.md` by default.
+    """Sizes of a step; the defaults are those of the table in `README.md`.
 
     Attributes:
         pictures: Integer, pictures of a minibatch.
@@ -37,7 +37,7 @@ class Sizes:
         return self.pictures * self.captions
 
     def config(self):
-        """Return the model of these sizes, a `Config`."""
+        """Returns the `Config` of a model of these sizes."""
         side = round(self.num_regions**0.5)
         return Config(
             grid_shape=(side, side),
@@ -49,7 +49,7 @@ class Sizes:
         )
 
     def batch(self, seed=0):
-        """Draw a minibatch: annotation vectors, previous words and next words, as arrays."""
+        """Draws a minibatch: annotation vectors, previous words and next words, as arrays."""
         generator = np.random.default_rng(seed)
         annotations = (self.pictures, self.num_regions, self.feature_dim)
         words = (self.pictures, self.captions, self.steps + 1)
@@ -61,7 +61,7 @@ class Sizes:
         )
 
     def flops(self):
-        """Count the floating point operations of a step's matrix products.
+        """Counts the floating point operations of a step's matrix products.
 
         The annotation vectors are data: no gradient for them is counted, as none is computed.
         """
@@ -88,16 +88,16 @@ class Sizes:
         )
 
     def tanhs(self):
-        """Count the tanh of a step's forward pass; backward none is needed."""
+        """Counts the tanh of a step's forward pass; the backward pass needs none."""
         return self.rows * self.steps * (self.num_regions * self.width + 3 * self.width)
 
 
 def train_step(sizes, precision="float32"):
-    """Make a captioner of these sizes and return a function that trains it on one minibatch."""
+    """Returns a function that trains a captioner of these sizes on one minibatch."""
     keras.utils.set_random_seed(0)
     captioner = Captioner(sizes.config(), dtype=precision)
     captioner.compile(
-        optimizer=fuse_updates(keras.optimizers.Adam(4e-4)),
+        optimizer=FusedAdam(4e-4),
         jit_compile=keras.backend.backend() == "jax",
     )
     annotations, inputs, targets = map(keras.ops.convert_to_tensor, sizes.batch())

@@ -30,7 +30,7 @@ ROOMS = (
 )
 # Rooms that may import TensorFlow: its data and text operations, XLA and its device strategies.
 # Layers, model and search use `keras.ops` alone.
-USES_TENSORFLOW = {"backend", "data"}
+USES_TENSORFLOW = {"backend", "data", "fast"}
 # All public names of version 0.1.0.
 PUBLIC_IN_0_1_0 = {
     *("AttentionDecoder", "BahdanauAttention", "Caption", "CaptionSearch", "Captioner", "Config"),
@@ -359,10 +359,13 @@ def test_requirements_file_agrees_with_the_package(project):
 
 
 def test_every_import_of_the_package_is_a_dependency(project):
-    extra = project["project"]["optional-dependencies"]["eval"]
-    requirements = project["project"]["dependencies"] + extra
+    extras = project["project"]["optional-dependencies"]
+    requirements = project["project"]["dependencies"] + extras["eval"] + extras["heic"]
     declared = {re.match(r"[\w-]+", name)[0].lower() for name in requirements}
-    aliases = {"PIL": "pillow", "tensorflow_text": "tensorflow-text"}
+    aliases = {
+        **{"PIL": "pillow", "tensorflow_text": "tensorflow-text", "pillow_heif": "pillow-heif"},
+        "markupsafe": "jinja2",  # comes with it
+    }
     imported = set().union(*(packages(imported_names(parse(path))) for path in SOURCES))
     foreign = imported - set(sys.stdlib_module_names) - {"sat_keras"}
     assert {aliases.get(name, name) for name in foreign} == declared
@@ -372,6 +375,28 @@ def test_the_wheel_takes_in_a_folder_that_is_there(project):
     taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert taken == {"pretrained": "sat_keras/pretrained"}
     assert (REPOSITORY / "pretrained" / "README.md").is_file()
+
+
+PAGES = [
+    *(path for path in REPOSITORY.glob("*.md")),
+    *(REPOSITORY / room / "README.md" for room in ("benchmarks", "data", "pretrained", "results")),
+    REPOSITORY / "docs" / "guide.md",
+]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_links_of_the_pages_lead_somewhere(page):
+    for target, _, anchor in re.findall(
+        r"\]\(([^)#\s]*)(#([^)\s]*))?\)", page.read_text(encoding="utf-8")
+    ):
+        if target.startswith(("http://", "https://")):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+            assert anchor in slugs, f"{target}#{anchor}"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps no executable bit")
