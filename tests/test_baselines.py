@@ -1,4 +1,4 @@
-"""Neighbours and their captions against exhaustive search on a made-up cache."""
+"""Retrieval baselines against exhaustive search on a small in-memory cache."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ TRAIN = {
 
 
 class Cache:
-    """A `FeatureCache` of features in memory."""
+    """In-memory stand-in for `FeatureCache`."""
 
     def __init__(self, features):
         self.features = features
@@ -82,7 +82,7 @@ def test_nearest_captions_are_of_the_first_neighbour():
 
 
 def similarity(first, second, train=TRAIN):
-    """Mean over n of the cosine of n-grams weighted by how few pictures have them."""
+    """CIDEr's similarity: mean over n of the cosine of TF-IDF weighted n-grams."""
 
     def vector(caption, n):
         words = caption.split()

@@ -1,11 +1,11 @@
-"""The bootstrap against the normal approximation and all draws of three pictures."""
+"""The bootstrap against the normal approximation and all resamples of three pictures."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from sat_keras.evaluation.statistics import interval, p_value, resample
+from sat_keras.evaluation import interval, p_value, resample
 
 
 def mean_of(values):

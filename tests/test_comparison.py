@@ -1,4 +1,4 @@
-"""Comparisons of models whose difference is known, and of results that do not compare."""
+"""Comparisons of models with a known difference, and refusal of results of other pictures."""
 
 import json
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from sat_keras.cli import program as cli
-from sat_keras.evaluation.statistics import PictureScores, compare_results, read_results
+from sat_keras.evaluation import PictureScores, compare_results, read_results
 
 PICTURES = 200
 
 
 def results(rouge_l, **others):
-    """Results of a model whose pictures have these scores."""
+    """Returns results of a model with the given scores of each picture."""
     statistics = {
         name: np.reshape(v, (-1, 1)) for name, v in (("rouge_l", rouge_l), *others.items())
     }
@@ -25,7 +25,7 @@ def results(rouge_l, **others):
 
 @pytest.fixture
 def drawn():
-    """Scores of pictures that differ much, and a generator."""
+    """Scores of pictures with a large variance, and the generator."""
     generator = np.random.default_rng(0)
     return generator.normal(40, 20, PICTURES), generator
 

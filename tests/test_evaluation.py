@@ -1,4 +1,4 @@
-"""Scores against pycocoevalcap and hand-made cases."""
+"""Scores against pycocoevalcap and cases computed by hand."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ from sat_keras.evaluation.scores import (
 from sat_keras.evaluation.tokens import ptb_tokenize
 
 needs_java = pytest.mark.skipif(
-    shutil.which("java") is None, reason="the toolkit's tokeniser needs Java"
+    shutil.which("java") is None, reason="the toolkit's tokenizer needs Java"
 )
 
 REFERENCES = {
@@ -57,7 +57,7 @@ def test_equal_to_the_toolkit_on_random_corpora(corpus):
     bleu, cider_scores, rouge_scores = toolkit_scores(candidates, references)
     np.testing.assert_allclose(corpus_bleu(candidates, references), bleu, atol=1e-6)
     np.testing.assert_allclose(cider(candidates, references), cider_scores, atol=1e-6)
-    # To the toolkit two captions without words have a word in common, the empty one.
+    # In the toolkit two empty captions have one word in common, the empty string.
     rouge_scores = np.where([bool(tokens) for tokens in candidates], rouge_scores, 0)
     np.testing.assert_allclose(rouge_l(candidates, references), rouge_scores, atol=1e-6)
 
@@ -106,7 +106,7 @@ def test_tokens_equal_to_the_toolkit_on_flickr8k(flickr8k_text):
     assert differing == []
 
 
-# What Stanford's tokeniser and the toolkit's list of punctuation make of them.
+# Tokens of Stanford's tokenizer without the toolkit's list of punctuation.
 TOKENS = {
     "A dog runs.": "a dog runs",
     "  A dog ,  a cat ;and:more  ": "a dog a cat and more",

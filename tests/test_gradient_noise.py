@@ -1,4 +1,4 @@
-"""Gradients drawn again and again, against the enumeration of all that can be drawn."""
+"""Sampled gradients against the enumeration of all attention sequences."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ DRAWS = 200
 
 
 def draw(draws=DRAWS, warmup=0, **changes):
-    """Samples of the bound's gradient: the loss has the other sign."""
+    """Samples gradients of the bound, which is the negative loss."""
     x, y = batch()
     return -gradient_samples(make(**changes), **x, targets=y, draws=draws, warmup=warmup)
 

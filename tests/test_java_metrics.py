@@ -1,4 +1,4 @@
-"""METEOR against pycocoevalcap and against counts that the program gave; SPICE by a stand-in."""
+"""METEOR against pycocoevalcap and recorded counts, SPICE with a fake program."""
 
 import shutil
 import sys
@@ -23,7 +23,7 @@ REFERENCES = [
     ["a man and another man stand outside", "men in two hats"],
     ["nothing of the kind", "not at all"],
 ]
-# What the program counts of the first, the second and the last, and what it makes of these.
+# METEOR's counts for the first, the second and the last candidate.
 COUNTS = [
     "6 6 3 3 3 3 3 3 0 0 0 0 0 0 0 0 0 0 0 0 1 6 6",
     "4 6 2 2 2 2 1 1 0 0 0 1 0 1 0 0 0 0 0 0 3 4 4",
@@ -37,7 +37,7 @@ def tokens_of(texts):
 
 @pytest.fixture(scope="module")
 def theirs():
-    """Scores of the pictures and of the corpus by pycocoevalcap."""
+    """pycocoevalcap's METEOR of the corpus and of each picture."""
     if unavailable("meteor"):
         pytest.skip(unavailable("meteor"))
     from pycocoevalcap.meteor.meteor import Meteor
@@ -61,7 +61,7 @@ def test_meteor_equals_the_toolkits(theirs):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """METEOR's program replaced by what it answered."""
+    """Replaces METEOR's program by its recorded counts and returns the lines it receives."""
     asked = []
 
     def answer(lines):
@@ -96,14 +96,14 @@ def test_unavailable_names_what_is_missing(monkeypatch):
     assert "Java is not installed" in unavailable("meteor")
     monkeypatch.setattr(java_metrics, "_toolkit", lambda: None)
     assert "pycocoevalcap is not installed" in unavailable("meteor")
-    assert 'pip install "sat-keras[eval]"' in unavailable("spice")
+    assert 'pip install "pycocoevalcap>=1.2"' in unavailable("spice")
     with pytest.raises(RuntimeError, match="pycocoevalcap is not installed.* Received: .*'meteor'"):
         meteor_statistics([["a"]], [[["a"]]])
 
 
 @pytest.fixture
 def java(monkeypatch, tmp_path):
-    """A toolkit with SPICE's files, and a function that makes a program that is called java."""
+    """Creates a toolkit with SPICE's files; returns a function that writes a fake `java`."""
     monkeypatch.setattr(java_metrics, "_toolkit", lambda: tmp_path)
     (tmp_path / "spice" / "lib").mkdir(parents=True)
     for name in java_metrics._PARSER:
@@ -140,7 +140,7 @@ def test_spice_needs_an_old_java(java, version):
     assert is_old or f"and Java {version[:2]} is installed" in unavailable("spice")
 
 
-# Takes the toolkit's input and writes what SPICE would, the pictures in another order.
+# Reads the toolkit's input and writes SPICE's output, with the pictures in reverse order.
 SPICE_PROGRAM = """
 asked = json.load(open(sys.argv[4]))
 f = {"a dog": 0.4, "a boy": None}
@@ -164,7 +164,7 @@ def test_spice_reads_what_the_program_writes(java, monkeypatch, tmp_path):
         spice(candidates, references)
 
 
-def test_a_program_that_fails_is_an_error_with_what_it_said(monkeypatch, tmp_path):
+def test_failure_of_the_program_is_reported(monkeypatch, tmp_path):
     (tmp_path / "meteor").mkdir()
     program = tmp_path / "java"
     program.write_text("#!/bin/sh\necho out of memory >&2\nexit 1\n")

@@ -1,4 +1,4 @@
-"""Scores of drawn pictures against scoring the drawn captions, and the statistics as text."""
+"""Scores of resampled pictures against scoring their captions, and encoded statistics."""
 
 import base64
 

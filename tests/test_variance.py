@@ -1,4 +1,4 @@
-"""The benchmark of hard attention's variance: its problem, its course, and what is committed."""
+"""The benchmark of hard attention's variance: problem, measurements and committed results."""
 
 import json
 from pathlib import Path

@@ -17,7 +17,7 @@ import numpy as np
 
 Tokens = Sequence[str]
 
-_INSTALL = 'install Java and run `pip install "sat-keras[eval]"`'
+_INSTALL = 'install Java and run `pip install "pycocoevalcap>=1.2"`'
 _PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _LAST_JAVA = 14  # with a JavaScript engine
 
