@@ -181,7 +181,7 @@ class PictureResize(keras.layers.Resizing):
             inside.append(is_inside)
         return inside[0][:, None] & inside[1][None, :]
 
-    def _scaled_sides(self, height: Any, width: Any) -> tuple[Any, Any]:
+    def _scaled_sides(self, height: Any, width: Any) -> tuple:
         """Returns the sides before cropping or padding: integers, or integer tensors in a graph."""
         size = self.image_size
         if self.resize == "squash":

@@ -1,9 +1,8 @@
 """Captions to token ids and back.
 
-One `Tokenizer` serves training, inference and scoring, so that the three cannot disagree about
-what a word is. Normalisation runs in TensorFlow ops and so inside `tf.data`; TensorFlow and
-tensorflow-text are imported when the first caption is normalised and not before:
-`Tokenizer.detokenize`, the vocabulary and the configuration need NumPy alone.
+One `Tokenizer` serves training, inference and scoring. Normalisation runs in TensorFlow ops, also
+inside `tf.data`. TensorFlow and tensorflow-text are imported when the first caption is normalised:
+`Tokenizer.detokenize`, the vocabulary and the configuration need NumPy only.
 """
 
 import collections
@@ -22,8 +21,8 @@ START_ID = 2
 END_ID = 3
 SPECIAL_TOKENS = ("", "<unk>", "<start>", "<end>")  # at the ids above
 
-# While punctuation is removed, two private-use characters (the text's own are blanked first)
-# stand for a full stop and an apostrophe that belong to a word.
+# Two private-use characters (blanked in the text first) replace full stops and apostrophes that
+# belong to words while punctuation is removed.
 _STOP, _APOSTROPHE = "\ue000", "\ue001"
 _ABBREVIATION = r"\b([a-z])\.([a-z])\b", rf"\1{_STOP}\2"
 _CLITIC = r"'(s|m|d|ll|re|ve)([ '-])", rf" {_APOSTROPHE}\1 \2"
@@ -62,27 +61,27 @@ _REWRITES = (
 
 
 def normalize(captions: Any) -> Any:
-    """Lower-case captions and separate their words by single spaces.
+    """Converts captions to lower-case words separated by single spaces.
 
-    The words are those of coco-caption, whose scores are the field's: lower case, Penn Treebank
-    clitics (`"don't"` is `do n't`, `"dog's"` is `dog 's`), hyphenated words whole (`t-shirt`),
-    punctuation removed. In the 40,460 captions of Flickr8k, all but a few agree with its Java
-    tokenizer; the differences are meant: brackets vanish where the toolkit leaves `-lrb-` in,
-    and Unicode's variants of a character are one (NFKC and case folding).
+    The words are those of the coco-caption toolkit: lower case, Penn Treebank clitics (`"don't"` is
+    `do n't`, `"dog's"` is `dog 's`), hyphenated words whole (`t-shirt`), punctuation removed.
+    Nearly all of the 40,460 captions of Flickr8k agree with its Java tokenizer. Two differences are
+    intended: brackets are removed where the toolkit writes `-lrb-`, and Unicode variants of a
+    character are unified (NFKC and case folding).
 
-    Normalising twice changes nothing. Invalid UTF-8 counts as blank.
+    Normalisation is idempotent. Invalid UTF-8 counts as blank.
 
     Args:
-        captions: a string, a sequence of strings, or a `tf.Tensor` or `tf.RaggedTensor` of
+        captions: String, a sequence of strings, or a `tf.Tensor` or `tf.RaggedTensor` of
             strings of any shape (also inside `tf.data.Dataset.map`).
 
     Returns:
-        The normalised captions: `str` for a string, `list[str]` for a sequence and a tensor of
+        Normalised captions: `str` for a string, `list[str]` for a sequence and a tensor of
         the same shape for a tensor.
 
     Raises:
-        ImportError: if tensorflow-text is absent or made for another TensorFlow.
-        ValueError: if a caption is not a string.
+        ImportError: If tensorflow-text is absent or built for another TensorFlow.
+        ValueError: If a caption is not a string.
 
     Example:
     >>> normalize("A man's T-shirt, isn't red.")
@@ -106,20 +105,20 @@ def normalize(captions: Any) -> Any:
 @keras.saving.register_keras_serializable(package="sat_keras")
 @dataclasses.dataclass(frozen=True, repr=False)
 class Tokenizer:
-    """Captions to token ids and back, over a fixed vocabulary.
+    """Maps captions to token ids and back, with a fixed vocabulary.
 
-    1. `normalize` the caption: lower case, words separated by spaces, no punctuation.
-    2. Put `<start>` before and `<end>` after it.
-    3. Look every word up; one outside the vocabulary becomes `<unk>`.
+    1. The caption is normalised (`normalize`): lower case, no punctuation.
+    2. `<start>` is put before it and `<end>` after it.
+    3. Every word is looked up; one that is not in the vocabulary becomes `<unk>`.
 
     Ids: 0 padding, 1 `<unk>`, 2 `<start>`, 3 `<end>` (`PAD_ID`, `UNK_ID`, `START_ID`, `END_ID`),
-    then the words. A tokenizer never changes; two with one vocabulary are equal.
+    then the words. A tokenizer is immutable, and equal to any other of the same vocabulary.
 
     Args:
-        vocabulary: the tokens in the order of their ids, the four of `SPECIAL_TOKENS` first.
+        vocabulary: Tokens in the order of their ids, the four of `SPECIAL_TOKENS` first.
 
     Raises:
-        ValueError: if the vocabulary lacks a special token, repeats a token, or holds an empty
+        ValueError: If the vocabulary lacks a special token, repeats a token, or holds an empty
             one, one with a blank in it, or something that is not a string.
 
     Example:
@@ -129,9 +128,9 @@ class Tokenizer:
     >>> tokenizer.detokenize([[2, 4, 5, 3], [4, 1, 8, 3, 0]])
     ['a dog', 'a <unk> runs']
 
-    Reference: Xu et al., 2015, section 3.1.1 (a caption as a sequence of K-way words) and
-    section 4.3 (vocabulary of K = 10,000).
-    Notebook `01_preprocessing`.
+    Reference:
+        Xu et al. 2015, section 3.1.1 (a caption as a sequence of one-of-K words) and section 4.3
+        (K = 10,000). Notebook `01_preprocessing`.
     """
 
     vocabulary: Sequence[str]
@@ -152,19 +151,19 @@ class Tokenizer:
     def from_captions(
         cls, captions: Iterable[str], vocabulary_size: int | None = None, min_count: int = 1
     ) -> "Tokenizer":
-        """A tokenizer for the words of captions, by falling frequency (ties: alphabetical).
+        """Builds a vocabulary of the captions' words by descending frequency, then alphabetically.
 
         Args:
-            captions: raw captions, of the training split alone.
-            vocabulary_size: at most so many tokens, the four special ones included. `None`:
-                no bound.
-            min_count: words that occur fewer times become `<unk>`.
+            captions: Raw captions, of the training split only.
+            vocabulary_size: Optional integer, maximum number of tokens, the four special ones
+                included.
+            min_count: Integer; words that occur fewer times become `<unk>`.
 
         Returns:
-            The tokenizer.
+            `Tokenizer`.
 
         Raises:
-            ValueError: if there are no captions, one is not a string, or a bound is too small.
+            ValueError: If there are no captions, one is not a string, or a bound is too small.
         """
         if vocabulary_size is not None and vocabulary_size <= len(SPECIAL_TOKENS):
             raise ValueError(
@@ -187,44 +186,44 @@ class Tokenizer:
         return cls((*SPECIAL_TOKENS, *frequent)[:vocabulary_size])
 
     def __call__(self, captions: Any) -> Any:
-        """Token ids of captions, `<start>` and `<end>` included.
+        """Returns the token ids of captions, `<start>` and `<end>` included.
 
         Args:
-            captions: a string, a sequence of strings, or a tensor of strings, raw.
+            captions: String, a sequence of strings, or a tensor of strings, raw.
 
         Returns:
-            int32 ids: a `tf.RaggedTensor` of shape `(batch_size, None)` for a sequence, with one
+            Int32 ids: a `tf.RaggedTensor` of shape `(batch_size, None)` for a sequence, with one
             more ragged axis than a tensor of captions, and a `tf.Tensor` of shape `(steps,)`
             for one string.
 
         Raises:
-            ImportError: if tensorflow-text is absent or made for another TensorFlow.
-            ValueError: if a caption is not a string.
+            ImportError: If tensorflow-text is absent or built for another TensorFlow.
+            ValueError: If a caption is not a string.
         """
         tf, _ = _import_tensorflow_text()
         if not isinstance(captions, (tf.Tensor, tf.RaggedTensor)):
             captions = _string_tensor(tf, captions)
         start, end = SPECIAL_TOKENS[START_ID], SPECIAL_TOKENS[END_ID]
-        # A caption cannot smuggle in a special token: normalisation removes angle brackets.
+        # Captions cannot contain special tokens: normalisation removes angle brackets.
         text = tf.strings.join([start, normalize(captions), end], separator=" ")
         return tf.ragged.map_flat_values(self._table.lookup, tf.strings.split(text))
 
     def detokenize(self, token_ids: Any) -> Any:
-        """Captions of token ids. Needs no TensorFlow.
+        """Returns the captions of token ids. Does not need TensorFlow.
 
         A caption stops at the first `<end>`; `<start>` and padding are left out.
 
         Args:
-            token_ids: integers of shape `(steps,)` or `(batch_size, steps)`: arrays, tensors,
+            token_ids: Integers of shape `(steps,)` or `(batch_size, steps)`: arrays, tensors,
                 ragged tensors or nested lists with rows of any length. More leading axes are
                 allowed.
 
         Returns:
-            The words joined by spaces: `str` for `(steps,)`, `list[str]` for
+            Words joined by spaces: `str` for `(steps,)`, `list[str]` for
             `(batch_size, steps)`, lists of lists for more axes.
 
         Raises:
-            ValueError: if an id is not an integer or lies outside the vocabulary.
+            ValueError: If an id is not an integer or lies outside the vocabulary.
         """
         if hasattr(token_ids, "to_list"):  # tf.RaggedTensor
             token_ids = token_ids.to_list()
@@ -238,26 +237,26 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """The number K of tokens, the four special ones included."""
+        """Number K of tokens, the four special ones included."""
         return len(self.vocabulary)
 
     def get_vocabulary(self) -> list[str]:
-        """The tokens in the order of their ids."""
+        """Returns the tokens in the order of their ids."""
         return list(self.vocabulary)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` and a `.keras` file need, in JSON's types."""
+        """Returns the configuration as JSON types."""
         return {"vocabulary": list(self.vocabulary)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Tokenizer":
-        """The tokenizer of a `get_config`."""
+        """Creates a tokenizer from the result of `get_config`."""
         return cls(**config)
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocabulary_size={self.vocabulary_size})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(self), (self.vocabulary,)  # the lookup table is rebuilt, not copied
 
     def _sentence(self, token_ids: np.ndarray) -> str:
@@ -276,19 +275,19 @@ class Tokenizer:
         return " ".join(self.vocabulary[token_id] for token_id in kept)
 
     @functools.cached_property
-    def _table(self):
+    def _table(self) -> Any:
         tf, _ = _import_tensorflow_text()
-        with tf.init_scope():  # not a part of the graph in which it is first used
+        with tf.init_scope():  # outside of the graph in which it is first used
             ids = tf.range(self.vocabulary_size, dtype=tf.int32)
             initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(self.vocabulary), ids)
             return tf.lookup.StaticHashTable(initializer, default_value=UNK_ID)
 
 
-def _import_tensorflow_text():
+def _import_tensorflow_text() -> tuple[Any, Any]:
     try:
         import tensorflow as tf
         import tensorflow_text as tf_text
-    # A tensorflow-text made for another TensorFlow fails with tf.errors.NotFoundError.
+    # A tensorflow-text built for another TensorFlow fails with tf.errors.NotFoundError.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ImportError(
@@ -300,7 +299,7 @@ def _import_tensorflow_text():
     return tf, tf_text
 
 
-def _string_tensor(tf, captions: str | Iterable[str]):
+def _string_tensor(tf: Any, captions: str | Iterable[str]) -> Any:
     if isinstance(captions, str):
         return tf.constant(_encode([captions])[0])
     return tf.constant(_encode(captions), dtype=tf.string)
@@ -314,13 +313,12 @@ def _encode(captions: Iterable[str]) -> list[bytes]:
                 "Every caption must be a string; drop the table's rows without one. "
                 f"Received: {caption!r:.80} ({type(caption).__name__}) at position {row}"
             )
-        # Lone surrogates are text in Python but not in UTF-8; blanks like other invalid bytes.
-        is_text = isinstance(caption, str)
-        encoded.append(caption.encode("utf-8", "replace") if is_text else caption)
+        # UTF-8 cannot encode lone surrogates.
+        encoded.append(caption.encode("utf-8", "replace") if isinstance(caption, str) else caption)
     return encoded
 
 
-def _normalize_strings(tf, tf_text, captions):
+def _normalize_strings(tf: Any, tf_text: Any, captions: Any) -> Any:
     captions = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", replacement_char=0x20)
     captions = tf.strings.regex_replace(captions, "´", "'")  # folding would make it two marks
     captions = tf_text.case_fold_utf8(captions)  # NFKC_Casefold: NFKC is included

@@ -30,33 +30,33 @@ def load_coco(
     cache_dir: str | os.PathLike | None = None,
     download: bool = True,
 ) -> pd.DataFrame:
-    """Load COCO captions: 123,287 photos with at least five captions each.
+    """Loads COCO captions: 123,287 photos with at least five captions each.
 
     `annotations_trainval<year>.zip`, `train<year>.zip` and `val<year>.zip` are used from
     `data_dir`, packed or unpacked, and downloaded (20 GB) only if they are not there; with `only`,
     pictures that are not needed are not asked for.
 
     Args:
-        data_dir: folder with the archives or what was in them.
+        data_dir: Folder with the archives or what was in them.
         year: 2014 (the paper's: 82,783 + 40,504 pictures) or 2017 (118,287 + 5,000; the same
             pictures, divided otherwise).
-        splits: None for the official division, whose validation pictures are the split "dev" and
+        splits: `None` for the official division, whose validation pictures are the split "dev" and
             whose test captions are not public; "karpathy" for `dataset_coco.json` (113,287 /
             5,000 / 5,000, "restval" counted as train) from `data_dir` (or downloaded); or the path
             of such a file.
-        only: "train", "dev" or "test" to load that split alone; None for all.
-        cache_dir: folder to unpack and download into. Defaults to `data_dir` or, where that is
+        only: "train", "dev" or "test" to load that split alone. `None` loads all.
+        cache_dir: Folder to unpack and download into. Defaults to `data_dir` or, where that is
             write-protected, to `data/coco<year>` in the working directory.
-        download: whether missing archives may be downloaded.
+        download: Whether missing archives may be downloaded.
 
     Returns:
         DataFrame with one row a caption: `image` (path), `image_id` (COCO's number, as str),
         `caption`, `split`. Captions whose picture is missing are left out with a warning.
 
     Raises:
-        FileNotFoundError: a file is missing, or a split asked for alone (or the whole set) has no
+        FileNotFoundError: If a file is missing, or the wanted splits have no
             picture.
-        ValueError: an argument is out of range, an archive is damaged or a file cannot be read.
+        ValueError: If an argument is out of range, an archive is damaged or a file cannot be read.
 
     Example:
     ```python
@@ -99,7 +99,7 @@ def _official_rows(
 
 
 def _read_annotations(path: Path) -> tuple[dict[int, str], list[tuple[int, str]]]:
-    """{image id: file name} and (image id, caption) pairs of a captions file, image by image."""
+    """Returns file names by image id, and (image id, caption) pairs sorted by image id."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {image["id"]: image["file_name"] for image in content["images"]}
@@ -107,7 +107,7 @@ def _read_annotations(path: Path) -> tuple[dict[int, str], list[tuple[int, str]]
         unknown = [image_id for image_id, _ in captions if image_id not in names]
         if unknown:
             raise ValueError(f"a caption of the unknown image {unknown[0]}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"The file {path} is no COCO captions file: expected JSON with 'images' (id, "
             "file_name) and 'annotations' (image_id, caption). Delete it and get it again from "
@@ -136,6 +136,6 @@ def _images(folder: DataFolder, part: str) -> Path:
 
 
 def _archive(stem: str, server_folder: str) -> Archive:
-    """An archive of COCO's server, which publishes no checksums."""
+    """Returns an archive of COCO's server, which publishes no checksums."""
     name = f"{stem}.zip"
     return Archive(name=name, size=_SIZES[stem], urls=(f"{_SERVER}/{server_folder}/{name}",))

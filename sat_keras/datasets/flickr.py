@@ -1,6 +1,6 @@
 """Flickr8k and Flickr30k.
 
-What the official files hold beyond the plain case, and what becomes of it:
+Irregularities of the official files, and how they are handled:
 
 - captions of `2258277193_586949ec62.jpg.1`, which is no picture, and of the 92 Flickr8k pictures
   in no split are left out;
@@ -71,7 +71,7 @@ def load_flickr8k(
     cache_dir: str | os.PathLike | None = None,
     download: bool = True,
 ) -> pd.DataFrame:
-    """Load Flickr8k: 8,000 photos with five captions each, 6,000 / 1,000 / 1,000 in the splits.
+    """Loads Flickr8k: 8,000 photos with five captions each, 6,000 / 1,000 / 1,000 in the splits.
 
     The official archives `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` are used from `data_dir`,
     packed or unpacked, and downloaded only if they are not there. Kaggle's `Images/` and
@@ -79,22 +79,22 @@ def load_flickr8k(
     seeded split of 80/10/10.
 
     Args:
-        data_dir: folder with the archives or what was in them.
-        splits: None for the official split lists, "karpathy" for `dataset_flickr8k.json` from
+        data_dir: Folder with the archives or what was in them.
+        splits: `None` for the official split lists, "karpathy" for `dataset_flickr8k.json` from
             `data_dir` (or downloaded), or the path of such a file.
-        only: "train", "dev" or "test" to load that split alone; None for all.
-        cache_dir: folder to unpack and download into. Defaults to `data_dir` or, where that is
+        only: "train", "dev" or "test" to load that split alone. `None` loads all.
+        cache_dir: Folder to unpack and download into. Defaults to `data_dir` or, where that is
             write-protected, to `data/flickr8k` in the working directory.
-        download: whether missing archives may be downloaded.
+        download: Whether missing archives may be downloaded.
 
     Returns:
         DataFrame with one row a caption: `image` (path), `image_id` (file name without suffix),
         `caption`, `split`. Captions whose picture is missing are left out with a warning.
 
     Raises:
-        FileNotFoundError: a file is missing, or a split asked for alone (or the whole set) has no
+        FileNotFoundError: If a file is missing, or the wanted splits have no
             picture.
-        ValueError: an archive is damaged or a line of a caption file cannot be read.
+        ValueError: If an archive is damaged or a line of a caption file cannot be read.
 
     Example:
     ```python
@@ -115,7 +115,8 @@ def load_flickr8k(
         return _load_kaggle(kaggle, images, folder, "flickr8k", only)
     token_file = folder.require(("Flickr8k.token.txt",), FLICKR8K_TEXT)
     captions = read_captions(token_file)
-    rows, split_of, uncaptioned = [], {}, []
+    split_of: dict[str, str] = {}
+    rows, uncaptioned = [], []
     for split in SPLITS:
         path = token_file.parent / f"Flickr_8k.{split}Images.txt"
         for image in _read_split_list(path):
@@ -145,7 +146,7 @@ def load_flickr30k(
     cache_dir: str | os.PathLike | None = None,
     download: bool = True,
 ) -> pd.DataFrame:
-    """Load Flickr30k: 31,014 photos with five captions each, 29,000 / 1,014 / 1,000 in the splits.
+    """Loads Flickr30k: 31,014 photos with five captions each, 29,000 / 1,014 / 1,000 in the splits.
 
     Flickr30k has no official split; everybody uses Karpathy's. The captions are read from
     `results_20130124.token` or `results.csv` where one of them is in `data_dir`, and from the
@@ -153,21 +154,21 @@ def load_flickr30k(
     a form to be filled in.
 
     Args:
-        data_dir: folder with `flickr30k-images.tar.gz` or the unpacked `flickr30k-images`.
+        data_dir: Folder with `flickr30k-images.tar.gz` or the unpacked `flickr30k-images`.
         splits: "karpathy" (or None, which means the same) for `dataset_flickr30k.json` from
             `data_dir` (or downloaded), or the path of such a file.
-        only: "train", "dev" or "test" to load that split alone; None for all.
-        cache_dir: folder to unpack and download into. Defaults to `data_dir` or, where that is
+        only: "train", "dev" or "test" to load that split alone. `None` loads all.
+        cache_dir: Folder to unpack and download into. Defaults to `data_dir` or, where that is
             write-protected, to `data/flickr30k` in the working directory.
-        download: whether the split file may be downloaded.
+        download: Whether the split file may be downloaded.
 
     Returns:
         DataFrame as of `load_flickr8k`.
 
     Raises:
-        FileNotFoundError: a file is missing, or a split asked for alone (or the whole set) has no
+        FileNotFoundError: If a file is missing, or the wanted splits have no
             picture.
-        ValueError: an archive is damaged or a line of a caption file cannot be read.
+        ValueError: If an archive is damaged or a line of a caption file cannot be read.
 
     Reference:
         Young, Lai, Hodosh and Hockenmaier, "From image descriptions to visual denotations", 2014.
@@ -219,25 +220,30 @@ def _load_kaggle(
 
 def _local_splits(folder: DataFolder, name: str) -> dict[str, str] | None:
     """Returns the split of each picture file by the official lists or Karpathy's, if there."""
-    lists = {split: folder.find(f"Flickr_8k.{split}Images.txt") for split in SPLITS}
-    if name == "flickr8k" and all(lists.values()):
+    found = {split: folder.find(f"Flickr_8k.{split}Images.txt") for split in SPLITS}
+    lists = {split: path for split, path in found.items() if path is not None}
+    if name == "flickr8k" and len(lists) == len(SPLITS):
         return {file: split for split, path in lists.items() for file in _read_split_list(path)}
     path = folder.find_or_unpack((f"dataset_{name}.json",), KARPATHY)
-    return path and {entry["filename"]: entry["split"] for entry in read_karpathy(path)}
+    return (
+        None
+        if path is None
+        else {entry["filename"]: entry["split"] for entry in read_karpathy(path)}
+    )
 
 
 def read_captions(path: str | os.PathLike) -> dict[str, list[str]]:
-    r"""Read a caption file of Flickr8k or Flickr30k.
+    r"""Reads a caption file of Flickr8k or Flickr30k.
 
     Args:
-        path: a file of lines `picture.jpg#0<TAB>caption`, or a `.csv` file of lines
+        path: A file of lines `picture.jpg#0<TAB>caption`, or a `.csv` file of lines
             `picture.jpg| 0| caption`. Empty lines and the csv's header are passed over.
 
     Returns:
         {picture's file name: list of raw captions, in the file's order}.
 
     Raises:
-        ValueError: a line cannot be read; the message names file, line and remedy.
+        ValueError: If a line cannot be read; the message names file, line and remedy.
     """
     is_csv = Path(path).suffix == ".csv"
     pattern = _CSV_LINE if is_csv else _TOKEN_LINE
@@ -257,7 +263,7 @@ def read_captions(path: str | os.PathLike) -> dict[str, list[str]]:
 
 
 def _read_split_list(path: Path) -> list[str]:
-    """A split's picture names, each once."""
+    """Returns the picture names of a split, each once."""
     if not path.exists():
         raise FileNotFoundError(
             f"The split list {path.name} is missing; get {FLICKR8K_TEXT.name} from "
@@ -267,7 +273,7 @@ def _read_split_list(path: Path) -> list[str]:
 
 
 def numbered_lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file that are not blank, stripped, with their numbers from 1."""
+    """Yields the lines of a UTF-8 file that are not blank, stripped, with their numbers from 1."""
     for number, raw in enumerate(Path(path).read_bytes().splitlines(), start=1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()

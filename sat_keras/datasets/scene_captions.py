@@ -1,12 +1,13 @@
-"""The language of the drawn scenes: its words, its captions, and what makes a caption true.
+"""Captions of the drawn scenes: their words, how they are written, and when they are true.
 
-One predicate, `relation_between`, says which relation holds between two objects; the captions are
-written by it and checked by it, so that a caption is never scored by another rule than its own.
+`relation_between` decides which relation holds between two objects, both where captions are written
+and where they are scored.
 """
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,9 @@ RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = ("plain", "striped", "checkered", "dotted")
 COUNTS = ("one", "two", "three")
 
-Objects = pd.DataFrame | Sequence[Mapping]  # rows of the objects table, in either form
+Objects: TypeAlias = pd.DataFrame | Sequence[Mapping]  # rows of the objects table, in either form
 CAPTIONS_PER_PICTURE = 5
-# A relation is said of two objects only if their distance along its axis is this many times their
+# A relation holds only if the objects' distance along its axis is at least this many times their
 # distance along the other: "left of" lies within 30 degrees of the horizontal.
 CLEAR_RATIO = 1.7
 
@@ -57,15 +58,15 @@ _LINKS_OF_RELATION = frozenset(("is", "to", "the"))
 
 
 def relation_between(a: Mapping, b: Mapping) -> str | None:
-    """The relation of object `a` to object `b`, if one is clear.
+    """Returns the relation of object `a` to object `b`, if it is clear.
 
     Args:
-        a: mapping with the box `x0, y0, x1, y1` in pixels (x right, y down).
-        b: mapping with the box of the other object.
+        a: Mapping with the box `x0, y0, x1, y1` in pixels (x right, y down).
+        b: Mapping with the box of the other object.
 
     Returns:
-        The relation r out of `RELATIONS` for which "a is r b" is true, or None where the boxes
-        overlap along the dominant axis or the direction is too oblique to be named.
+        The relation r of `RELATIONS` for which "a is r b" is true, or `None` if the boxes overlap
+        along the dominant axis or the direction is too oblique.
 
     Example:
     >>> left, right = dict(x0=2, y0=9, x1=12, y1=19), dict(x0=30, y0=8, x1=50, y1=28)
@@ -90,19 +91,20 @@ def relation_between(a: Mapping, b: Mapping) -> str | None:
 def write_captions(
     objects: Sequence[Mapping], background: str, rng: np.random.Generator
 ) -> list[str]:
-    """Write five differently worded, true captions of a scene.
+    """Writes five differently worded, true captions of a scene.
 
-    A scene of one object is told by its attributes or its background; a scene of two or three by
-    at least two objects and the relation between them, never by a pair without a clear relation.
+    A caption of one object names its attributes or the background. A caption of two or three names
+    at least two objects and a clear relation between them.
 
     Args:
-        objects: list of mappings with `colour, shape, size` and the box `x0, y0, x1, y1`.
-        background: one of `BACKGROUNDS`.
+        objects: Mappings with `colour, shape, size` and the box `x0, y0, x1, y1`.
+        background: One of `BACKGROUNDS`.
         rng: `numpy.random.Generator` that chooses templates, objects and their order.
 
     Returns:
         List of five sentences, each from another template.
     """
+    chosen: list[tuple[str, tuple[int, ...]]]
     if len(objects) == 1:
         templates = rng.choice(_SINGLE_TEMPLATES, CAPTIONS_PER_PICTURE, replace=False)
         chosen = [(template, (0,)) for template in templates]
@@ -114,14 +116,16 @@ def write_captions(
 def _choose_relations(
     objects: Sequence[Mapping], rng: np.random.Generator
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Five templates, each with the objects it names: (subject, reference[, second reference])."""
+    """Returns five templates with their objects: (subject, reference[, second reference])."""
     pairs = [
         pair
         for pair in itertools.permutations(range(len(objects)), 2)
         if relation_between(objects[pair[0]], objects[pair[1]])
     ]
     chains = [(a, b, c) for (a, b), (other, c) in itertools.permutations(pairs, 2) if a == other]
-    chosen = [(_CHAIN_TEMPLATE, chains[rng.integers(len(chains))])] if chains else []
+    chosen: list[tuple[str, tuple[int, ...]]] = []
+    if chains:
+        chosen.append((_CHAIN_TEMPLATE, chains[rng.integers(len(chains))]))
     templates = rng.choice(_PAIR_TEMPLATES, CAPTIONS_PER_PICTURE - len(chosen), replace=False)
     chosen += [(template, pairs[rng.integers(len(pairs))]) for template in templates]
     return [chosen[i] for i in rng.permutation(len(chosen))]
@@ -134,8 +138,8 @@ def _fill(
     background: str,
     rng: np.random.Generator,
 ) -> str:
-    """Fill a template's fields with the objects in this order; a capital and a full stop."""
-    fields = {"background": background, "count": COUNTS[len(objects) - 1]}
+    """Fills a template's fields with the objects in this order and punctuates the sentence."""
+    fields: dict[str, Any] = {"background": background, "count": COUNTS[len(objects) - 1]}
     for letter, index in zip("abc", order, strict=False):
         thing = objects[index]
         name = f"{thing['colour']} {thing['shape']}"
@@ -145,7 +149,7 @@ def _fill(
         fields |= {f"{part}_{letter}": thing[part] for part in ("colour", "shape", "size")}
     for field, reference in zip(("r", "r2"), order[1:], strict=False):
         relation = relation_between(objects[order[0]], objects[reference])
-        if relation.endswith(" of") and rng.random() < 0.5:
+        if str(relation).endswith(" of") and rng.random() < 0.5:
             relation = f"to the {relation}"
         fields[field] = relation
     sentence = template.format(**fields)
@@ -157,20 +161,20 @@ def _with_article(name: str) -> str:
 
 
 def caption_accuracy(caption: str, objects: Objects) -> tuple[int, int]:
-    """Count a caption's content words and those that are true of a scene.
+    """Counts a caption's content words and those that are true of a scene.
 
-    Every noun phrase of the caption ("a small red circle") is laid on another object of the scene,
-    in the way that makes the most words true. A word is right if it is true under that one
-    assignment: an attribute word of its object, a relation word of its two objects, a background
-    or number word of the scene. A noun phrase too many, a relation without two objects and a word
-    said of the wrong object are wrong.
+    Every noun phrase of the caption ("a small red circle") is assigned to a different object of the
+    scene, so that the most words are true. A word is correct if it is true under that assignment:
+    an attribute word of its object, a relation word of its two objects, a background or number word
+    of the scene. Words of a noun phrase without an object are wrong, as is a relation without two
+    objects.
 
     Args:
-        caption: free sentence, as a model writes it; case and punctuation do not matter.
-        objects: the scene's rows of the objects table (a DataFrame or a list of mappings).
+        caption: Sentence. Case and punctuation do not matter.
+        objects: The scene's rows of the objects table (a DataFrame or a list of mappings).
 
     Returns:
-        `(num_correct, num_content_words)`, two ints; `(0, 0)` for a caption without content words.
+        Tuple of integers `(num_correct, num_content_words)`.
 
     Example:
     >>> circle = dict(colour="red", shape="circle", size="small", background="plain")
@@ -184,16 +188,16 @@ def caption_accuracy(caption: str, objects: Objects) -> tuple[int, int]:
 
 
 def words_to_boxes(words: Sequence[str], objects: Objects) -> list[tuple | None]:
-    """Find the box of the object that each word of a caption names.
+    """Finds the box of the object that each word of a caption names.
 
     Args:
-        words: list of words (a caption split as the model wrote it).
-        objects: the scene's rows of the objects table (a DataFrame or a list of mappings).
+        words: Words of a caption.
+        objects: The scene's rows of the objects table (a DataFrame or a list of mappings).
 
     Returns:
-        List as long as `words`: `(x0, y0, x1, y1)` in pixels where the word is a shape's name and
-        its noun phrase, by as many of its attributes and relations as are true, can mean only one
-        object of that shape; None for every other word.
+        List as long as `words`: `(x0, y0, x1, y1)` in pixels if the word is a shape's name and its
+        noun phrase, by those of its attributes and relations that are true, matches exactly one
+        object of that shape; else `None`.
 
     Example:
     >>> circle = dict(colour="red", shape="circle", size="small", x0=0, y0=0, x1=9, y1=9)
@@ -208,7 +212,7 @@ def words_to_boxes(words: Sequence[str], objects: Objects) -> list[tuple | None]
     # "A blue star", where there are a blue circle and a red star, names the star.
     num_named = [_num_nouns_right(mentions, meaning, objects) for meaning in readings]
     readings = [r for r, num in zip(readings, num_named, strict=True) if num == max(num_named)]
-    boxes = [None] * len(words)
+    boxes: list[tuple | None] = [None] * len(words)
     for mention, meanings in zip(mentions, zip(*readings, strict=True), strict=True):
         if len(set(meanings)) > 1 or meanings[0] is None:
             continue
@@ -227,20 +231,25 @@ def _num_nouns_right(mentions: list[dict], meaning: tuple, objects: Sequence[Map
 
 
 def _records(objects: Objects) -> list[Mapping]:
-    return objects.to_dict("records") if isinstance(objects, pd.DataFrame) else list(objects)
+    if isinstance(objects, pd.DataFrame):
+        return list(objects.to_dict("records"))
+    return list(objects)
 
 
 def _parse(words: Sequence[str]) -> tuple[list[dict], list[tuple], dict[int, str]]:
-    """Read noun phrases, relations and words on the whole scene out of a list of words.
+    """Parses noun phrases, relations and words about the whole scene.
 
     Returns:
-        mentions: list of {position: attribute word}, one a noun phrase.
-        relations: list of (position, relation, subject mention, reference mention); an index may
-            lie outside of `mentions` where the caption leaves an object out.
+        mentions: List of {position: attribute word}, one a noun phrase.
+        relations: List of (position, relation, subject mention, reference mention). An index may
+            lie outside of `mentions` if the caption leaves an object out.
         scene_words: {position: background or number word}.
     """
-    mentions, heads, scene_words = [], [], {}
-    pending, copula = {}, False  # attributes whose noun has not come yet; "is" since the last noun
+    mentions: list[dict] = []
+    heads: list[tuple[int, int]] = []
+    scene_words: dict[int, str] = {}
+    pending: dict[int, str] = {}  # attributes before their noun
+    copula = False  # "is" since the last noun
     for position, word in enumerate([*words, "the"]):  # the last article closes the last phrase
         if word in SHAPES:
             mentions.append({**pending, position: word})
@@ -260,7 +269,7 @@ def _parse(words: Sequence[str]) -> tuple[list[dict], list[tuple], dict[int, str
 
 
 def _close_phrase(mentions: list[dict], attributes: dict[int, str], copula: bool) -> None:
-    """Give attributes without a noun to what they are said of: "the circle is small"."""
+    """Adds attributes without a noun to the last mention: "the circle is small"."""
     if attributes and copula and mentions:
         mentions[-1].update(attributes)
     elif attributes:
@@ -268,8 +277,8 @@ def _close_phrase(mentions: list[dict], attributes: dict[int, str], copula: bool
 
 
 def _resolve_relations(words: Sequence[str], heads: list[tuple[int, int]]) -> list[tuple]:
-    """Find subject and reference of each relation word from the number of mentions before it."""
-    relations = []
+    """Finds subject and reference of each relation word by the number of mentions before it."""
+    relations: list[tuple] = []
     for position, num_before in heads:
         before = position - 1
         while before >= 0 and words[before] in _LINKS_OF_RELATION:
@@ -285,15 +294,16 @@ def _resolve_relations(words: Sequence[str], heads: list[tuple[int, int]]) -> li
 
 
 def _best_readings(parsed: tuple, objects: Sequence[Mapping]) -> tuple[set[int], list[tuple]]:
-    """The positions of the true words under the best assignments, and all of these assignments.
+    """Returns the positions of the true words under the best assignments, and these assignments.
 
-    An assignment gives every mention the index of another object, or None where the caption
+    An assignment maps each mention to the index of a different object, or to `None` if the caption
     mentions more objects than there are.
     """
     mentions, relations, scene_words = parsed
     true_of_scene = {COUNTS[len(objects) - 1], objects[0].get("background")}
     true_words = {position for position, word in scene_words.items() if word in true_of_scene}
-    best, readings = set(), []
+    best: set[int] = set()
+    readings: list[tuple] = []
     for meaning in _assignments(len(mentions), len(objects)):
         correct = set()
         for mention, index in zip(mentions, meaning, strict=True):
@@ -315,7 +325,7 @@ def _best_readings(parsed: tuple, objects: Sequence[Mapping]) -> tuple[set[int],
 
 
 def _assignments(num_mentions: int, num_objects: int) -> Iterator[tuple]:
-    """Every way to lay as many mentions as possible on different objects."""
+    """Yields every way to assign as many mentions as possible to different objects."""
     if num_mentions <= num_objects:
         yield from itertools.permutations(range(num_objects), num_mentions)
         return

@@ -21,10 +21,10 @@ _MAX_TURN = {"circle": 0, "ring": 0, "square": 12, "triangle": 12, "star": 18, "
 
 
 def shape_outline(shape: str, turn: float) -> tuple[list[np.ndarray], np.ndarray]:
-    """Polygons of a shape, centred on its box and scaled to a longest side of 1.
+    """Returns the polygons of a shape, centred on its box and scaled to a longest side of 1.
 
     Args:
-        shape: one of `SHAPES`.
+        shape: One of `SHAPES`.
         turn: rotation as a share, -1 to 1, of what the shape allows.
 
     Returns:
@@ -60,17 +60,17 @@ def _base_polygons(shape: str) -> list[np.ndarray]:
 
 
 def _regular_polygon(num_points: int) -> np.ndarray:
-    """Points on the unit circle, clockwise from the top."""
+    """Returns points on the unit circle, clockwise from the top."""
     angles = 2 * np.pi * np.arange(num_points) / num_points
     return np.stack([np.sin(angles), -np.cos(angles)], axis=-1)
 
 
 def paint_background(background: str, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Paint a greyish texture.
+    """Paints a greyish texture.
 
     Args:
-        background: one of `BACKGROUNDS`.
-        image_size: width and height in pixels.
+        background: One of `BACKGROUNDS`.
+        image_size: Width and height in pixels.
         rng: `numpy.random.Generator` of colours, period, direction and noise.
 
     Returns:
@@ -108,14 +108,14 @@ def paint_object(
     diameter: float,
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """Paint a shape into `picture`, in place, in a random shade of its colour.
+    """Paints a shape into `picture`, in place, in a random shade of its colour.
 
     Args:
-        picture: float array `(height, width, 3)` of RGB in 0..1.
-        polygons: as `shape_outline` returns them.
-        colour: one of `COLOURS`.
-        centre: x and y of the box's centre in pixels.
-        diameter: longest side of the box in pixels.
+        picture: Float array `(height, width, 3)` of RGB in 0..1.
+        polygons: As `shape_outline` returns them.
+        colour: One of `COLOURS`.
+        centre: X and y of the box's centre in pixels.
+        diameter: Longest side of the box in pixels.
         rng: `numpy.random.Generator` of shade, lighting and grain.
 
     Returns:
@@ -141,5 +141,5 @@ def paint_object(
 
 
 def to_image(picture: np.ndarray) -> Image.Image:
-    """Round a float picture `(height, width, 3)` in 0..1 to an 8-bit RGB `PIL.Image`."""
+    """Rounds a float picture `(height, width, 3)` in 0..1 to an 8-bit RGB `PIL.Image`."""
     return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))

@@ -1,8 +1,8 @@
 """Drawn scenes: a captioning data set that needs no download.
 
 Every picture shows one to three shapes on a textured background, with five true captions and a box
-for each object. The test split also holds colour-shape pairs that no training picture has, so that
-it tells naming by parts from naming by heart.
+for each object. The test split also has colour-shape pairs that no training picture has: it
+measures compositional generalisation.
 """
 
 import itertools
@@ -75,18 +75,18 @@ def draw_scenes(
     image_size: int = 64,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Draw a seeded set of scenes, or load it where it has been drawn before.
+    """Draws a seeded set of scenes, or loads it if it has been drawn before.
 
-    Each picture is drawn from its own random stream, given by seed, split and number: a larger set
-    of the same seed begins with the pictures of the smaller one. The set appears in `directory` at
-    once when it is complete; an interrupted drawing leaves nothing there.
+    Each picture has its own random generator, seeded by seed, split and number: a larger set of the
+    same seed begins with the pictures of the smaller one. The set appears in `directory` when it is
+    complete.
 
     Args:
-        directory: folder of this set; new, empty, or holding the same set.
-        num_images: mapping of "train", "dev" and "test" to a number of pictures; a split left out
+        directory: Folder of this set; new, empty, or holding the same set.
+        num_images: Mapping of "train", "dev" and "test" to a number of pictures; a split left out
             is empty. Defaults to 10000, 300 and 500.
-        image_size: width and height in pixels, at least 32.
-        seed: non-negative int.
+        image_size: Width and height in pixels, at least 32.
+        seed: Non-negative int.
 
     Returns:
         `(captions, objects)`, two DataFrames. `captions` has one row a caption: `image` (path of
@@ -95,7 +95,7 @@ def draw_scenes(
         right, y down, x1 and y1 exclusive) and the picture's `background`.
 
     Raises:
-        ValueError: an argument is out of range, or `directory` holds something else.
+        ValueError: If an argument is out of range, or `directory` holds something else.
 
     Example:
     ```python
@@ -116,10 +116,10 @@ def draw_scenes(
 
 
 def load_scenes(directory: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Load a set that `draw_scenes` has drawn.
+    """Loads a set that `draw_scenes` has drawn.
 
     Args:
-        directory: the set's folder.
+        directory: The set's folder.
 
     Returns:
         `(captions, objects)` as `draw_scenes` returns them.
@@ -148,16 +148,16 @@ def load_scenes(directory: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def load_objects(captions: pd.DataFrame) -> pd.DataFrame:
-    """Load the objects in the pictures of a table of drawn scenes.
+    """Loads the objects in the pictures of a table of drawn scenes.
 
     Args:
-        captions: captions table of one set, or some rows of it.
+        captions: Captions table of one set, or some rows of it.
 
     Returns:
         The objects table, as `draw_scenes` returns it, for the pictures in `captions`.
 
     Raises:
-        FileNotFoundError: the table's pictures are no drawn scenes.
+        FileNotFoundError: If the table's pictures are no drawn scenes.
 
     Example:
     ```python
@@ -195,7 +195,7 @@ def _checked_manifest(num_images: Mapping[str, int] | None, image_size: int, see
 
 
 def _holds(directory: Path, manifest: dict) -> bool:
-    """Whether the folder holds this very set; an error if it holds anything else."""
+    """Returns whether the folder holds this set; raises an error if it holds anything else."""
     if not directory.exists() or not any(directory.iterdir()):
         return False
     path = directory / _MANIFEST
@@ -228,7 +228,7 @@ def _draw_all(directory: Path, manifest: dict) -> None:
 
 
 def _pair_cycle(split: str, seed: int) -> list[tuple[str, str]]:
-    """The colour-shape pairs of a split, shuffled; a picture's first object takes them in turn."""
+    """Returns a split's colour-shape pairs, shuffled: the first objects of its pictures in turn."""
     pairs = [
         pair
         for pair in itertools.product(COLOURS, SHAPES)
@@ -241,7 +241,7 @@ def _pair_cycle(split: str, seed: int) -> list[tuple[str, str]]:
 def _draw_scene(
     pairs: Sequence[tuple[str, str]], number: int, image_size: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[dict], list[str]]:
-    """Draw a split's scene of this number: the picture, its objects (mappings), its captions."""
+    """Draws a scene of a split: the picture, its objects (mappings) and its captions."""
     first = number % len(pairs)
     num_objects = rng.choice((1, 2, 3), p=(0.25, 0.40, 0.35))
     steps = rng.choice(len(pairs) - 1, num_objects - 1, replace=False) + 1
@@ -257,21 +257,20 @@ def _draw_scene(
     ):
         box = paint_object(picture, polygons, colour, centre, diameter, rng)
         thing = {"name": f"{colour} {shape}", "colour": colour, "shape": shape, "size": size}
-        thing |= dict(zip(_BOX, box, strict=True))
-        things.append({**thing, "background": background})
+        things.append({**thing, **dict(zip(_BOX, box, strict=True)), "background": background})
     return picture, things, write_captions(things, background, rng)
 
 
 def _lay_out(
     extents: Sequence[np.ndarray], image_size: int, rng: np.random.Generator, num_tries: int = 100
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Choose sizes and places so that nothing overlaps and every relation is clear or absent.
+    """Chooses sizes and places so that nothing overlaps and every relation is clear or absent.
 
     Args:
-        extents: width and height of each object in units of its diameter.
-        image_size: pixels.
+        extents: Width and height of each object in units of its diameter.
+        image_size: Pixels.
         rng: `numpy.random.Generator`.
-        num_tries: places tried at once for one choice of sizes.
+        num_tries: Places tried at once for one choice of sizes.
 
     Returns:
         sizes (list of str), diameters `(objects,)` and centres `(objects, 2)` in pixels.
