@@ -94,7 +94,7 @@ def error_of(command, capsys):
 
 def test_training_leaves_model_log_curves_and_how_it_came_about(trained):
     assert {path.name for path in trained.iterdir()} - {"tensorboard"} == {
-        *("config.json", "run.json", "log.csv", "curves.png", "model.keras")
+        *("config.json", "run.json", "log.csv", "curves.png", "model.keras", "state.json", ".lock")
     }
     config = json.loads((trained / "config.json").read_text())
     assert Config.from_dict(config["config"]).epochs == 2

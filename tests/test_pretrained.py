@@ -210,6 +210,47 @@ def test_damaged_shared_weights_are_named(captioner, tmp_path):
         pretrained.load_pretrained(folder, encoder=False)
 
 
+@pytest.mark.parametrize("position", [0, 2000, -1])
+def test_a_flipped_bit_of_the_shared_weights_is_found(captioner, tmp_path, position):
+    folder = pretrained.save_pretrained(captioner, tmp_path / "shared")
+    path = folder / "decoder.weights.h5"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"decoder.weights.h5 is damaged: its SHA-256"):
+        pretrained.load_pretrained(folder, encoder=False)
+
+
+def test_a_shared_captioner_without_a_checksum_loads(captioner, tmp_path):
+    """Version 0.1.0 wrote none."""
+    folder = pretrained.save_pretrained(captioner, tmp_path / "shared")
+    description = json.loads((folder / "config.json").read_text())
+    del description["sha256"]
+    (folder / "config.json").write_text(json.dumps(description))
+    assert pretrained.load_pretrained(folder, encoder=False).config == CONFIG
+
+
+@pytest.mark.parametrize("step", ["save_weights", "write_json"])
+def test_a_killed_export_keeps_the_one_before(captioner, tmp_path, monkeypatch, step):
+    folder = pretrained.save_pretrained(captioner, tmp_path / "shared", training={"seed": 1})
+    (folder / "README.md").write_text("of the user")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        owner = Captioner if step == "save_weights" else pretrained
+        patch.setattr(owner, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            pretrained.save_pretrained(captioner, folder, training={"seed": 2})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["shared"]
+    pretrained.save_pretrained(captioner, folder, training={"seed": 2})
+    assert pretrained.read_description(folder)["training"] == {"seed": 2}
+    assert (folder / "README.md").read_text() == "of the user"
+
+
 def test_a_training_without_an_epoch_says_so(captioner, tmp_path):
     folder = write_training(tmp_path / "run", captioner)
     (folder / "model.keras").unlink()

@@ -1,33 +1,38 @@
-"""Data-parallel training: every device has all weights and computes its share of each minibatch.
+"""Data-parallel training: each device holds all weights and processes a share of each batch.
 
-JAX runs one program on a minibatch whose rows lie on several devices, and its sums are sums over
-all of them. TensorFlow runs a copy of the program on every device, so that what is a sum over the
-minibatch must be summed over the copies: the captions that the loss is divided by, and the
-gradients before they are clipped.
+On JAX, one program runs on a batch whose rows are spread over the devices, so that its sums are
+sums over the whole batch. On TensorFlow, each device runs a replica of the program, so that what is
+a sum over the batch must be reduced over the replicas: the number of captions that the loss is
+divided by, and the gradients before they are clipped (`sat_keras.fast.optimizer`).
 """
 
 import contextlib
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 
 class Devices:
-    """The devices that a training runs on.
+    """The devices of a training.
 
     Args:
-        number: Integer, how many. 1 leaves everything to Keras.
+        number: Integer, number of devices. 1 leaves the placement to Keras.
+
+    Attributes:
+        replicas: Integer, copies of the model whose gradients Keras sums: `number` on TensorFlow,
+            1 on JAX.
 
     Raises:
-        ValueError: If there are fewer, or the backend is neither TensorFlow nor JAX.
+        ValueError: If there are fewer devices, or the backend is neither TensorFlow nor JAX.
 
     Example:
 
     >>> devices = Devices(2)
     >>> with devices.building():
     ...     captioner = Captioner(config, tokenizer)
-    ...     compile_captioner(captioner, len(train))
-    ...     devices.distribute(captioner.optimizer)
+    ...     compile_captioner(captioner, len(train), devices)
     >>> with devices.training():
     ...     captioner.fit(pad_rows(train, devices.number))
 
@@ -35,8 +40,9 @@ class Devices:
         Notebook `04_training`.
     """
 
-    def __init__(self, number=1):
+    def __init__(self, number: int = 1) -> None:
         self.number = number
+        self.replicas = 1
         self._strategy = self._distribution = None
         if number == 1:
             return
@@ -49,75 +55,49 @@ class Devices:
         found = keras.distribution.list_devices()
         if not 1 <= number <= len(found):
             raise ValueError(
-                f"The number of devices must lie in [1, {len(found)}], what {backend} sees here. "
-                f"Received: {number} devices"
+                f"The number of devices must lie in [1, {len(found)}], the devices that {backend} "
+                f"finds. Received: {number} devices"
             )
         if backend == "jax":
             self._distribution = keras.distribution.DataParallel(devices=found[:number])
-            return
-        self._strategy = _mirrored(*found[:number])
+        else:
+            self.replicas = number
+            self._strategy = _mirrored(*found[:number])
 
-    def building(self):
-        """Return the context in which model and optimizer are made."""
+    def building(self) -> contextlib.AbstractContextManager:
+        """Returns the context in which model and optimizer are made."""
         return self._strategy.scope() if self._strategy else self.training()
 
-    def training(self):
-        """Return the context in which `fit` runs. Every minibatch's rows must divide evenly."""
+    def training(self) -> contextlib.AbstractContextManager:
+        """Returns the context of `fit`. The number of rows of each batch must be divisible."""
         return self._distribution.scope() if self._distribution else contextlib.nullcontext()
 
-    def distribute(self, optimizer):
-        """Let an optimizer clip the gradient of the whole minibatch.
 
-        Keras sums TensorFlow's gradients over the copies only after it has clipped them. So they
-        are averaged before, and clipped at a share of the norm: Keras's sum undoes both.
-
-        Args:
-            optimizer: A `keras.Optimizer` without `clipnorm` or `clipvalue`.
-
-        Returns:
-            The same optimizer.
-        """
-        if self._strategy is None:
-            return optimizer
-        import tensorflow as tf
-
-        plain = optimizer.apply
-
-        def apply(gradients, trainable_variables=None):
-            copies = tf.distribute.get_replica_context()
-            averaged = copies.all_reduce(tf.distribute.ReduceOp.MEAN, list(gradients))
-            return plain(averaged, trainable_variables)
-
-        if optimizer.global_clipnorm:
-            optimizer.global_clipnorm /= self.number
-        optimizer.apply = apply
-        return optimizer
-
-
-def sum_over_devices(value):
-    """Sum a number over the copies of a program, on TensorFlow in training on several devices.
+def sum_over_devices(value: Any) -> Any:
+    """Sums a number over the replicas of a program; the identity outside of TensorFlow's replicas.
 
     Args:
-        value: Scalar tensor, a sum over this copy's share of a minibatch.
+        value: Scalar tensor, a sum over this replica's share of a batch.
 
     Returns:
-        Scalar tensor, the sum over the minibatch.
+        Scalar tensor, the sum over the batch.
     """
     if keras.backend.backend() != "tensorflow":
         return value
     import tensorflow as tf
 
     if not tf.distribute.in_cross_replica_context() and tf.distribute.has_strategy():
-        copies = tf.distribute.get_replica_context()
-        return copies.all_reduce(tf.distribute.ReduceOp.SUM, value)
+        replica = tf.distribute.get_replica_context()
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
     return value
 
 
 @functools.cache
-def _mirrored(*devices):
-    """TensorFlow's strategy, made once.
+def _mirrored(*devices: str) -> Any:
+    """Returns TensorFlow's strategy, one per process.
 
-    A second one would number its sums from the start again, and be taken for the first.
+    A second strategy would number its reductions from the start again and mix them up with those
+    of the first.
     """
     import tensorflow as tf
 
@@ -125,8 +105,8 @@ def _mirrored(*devices):
 
 
 @contextlib.contextmanager
-def one_device():
-    """Suspend the distribution of JAX, for minibatches that need not divide evenly."""
+def one_device() -> Iterator[None]:
+    """Suspends the distribution of JAX, for batches whose rows need not be divisible."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:

@@ -1,23 +1,22 @@
-"""Memory that one minibatch frees is kept for the next."""
+"""Settings of the C library's allocator."""
 
 import ctypes
 import sys
 
-# Numbers from glibc's malloc.h; its manual, "Malloc Tunable Parameters", says what they do.
+# Constants of glibc's malloc.h, see "Malloc Tunable Parameters" in its manual.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to give freed memory to the next request and not back to the system.
+    """Makes glibc keep freed memory for later requests instead of returning it to the system.
 
-    A minibatch of annotation vectors takes some 30 MB on its way from disk. By default glibc hands
-    them back when the minibatch is done and asks for them anew, and the system then clears them
-    page by page: 7,000 page faults a step, which took longer than reading. The process's peak stays
-    what it was. Every command of `sat-keras` begins with this; call it first in a program that
-    trains.
+    A batch of annotation vectors takes about 30 MB while it is read. By default glibc returns the
+    memory after every batch and requests it again, and the system clears it page by page: 7,000
+    page faults a step, which took longer than reading. The peak memory of the process stays the
+    same. The command line calls this first; so should other programs that train.
 
     Returns:
-        Whether the allocator is glibc's and took the settings; others are left as they are.
+        Whether the allocator is glibc's and accepted the settings. Others stay as they are.
 
     Example:
 

@@ -53,40 +53,6 @@ def has_fusion():
     return platform.system() != "Darwin" or not tf.config.list_physical_devices("GPU")
 
 
-def fuse_updates(optimizer):
-    """Let XLA compile how an optimizer updates the weights.
-
-    Adam with clipping and moving averages goes some thirty times through all the weights where its
-    operations run one by one, and less than ten times so. Under a distribution strategy and in
-    eager mode the optimizer stays as it is.
-
-    Args:
-        optimizer: A `keras.Optimizer`.
-
-    Returns:
-        The same optimizer.
-    """
-    if keras.backend.backend() != "tensorflow" or not has_fusion():
-        return optimizer
-    import tensorflow as tf
-
-    plain = optimizer.apply
-
-    def apply(gradients, trainable_variables=None):
-        if tf.executing_eagerly() or tf.distribute.has_strategy():
-            return plain(gradients, trainable_variables)
-        if not optimizer.built:
-            optimizer.build(trainable_variables)
-        update = tf.function(
-            lambda x: plain(x, trainable_variables), jit_compile=True, autograph=False
-        )
-        update(gradients)
-        return optimizer.iterations
-
-    optimizer.apply = apply
-    return optimizer
-
-
 @functools.cache
 def _compiled(function, *shapes):
     """Compile for these shapes: for known sizes TensorFlow would take what has unknown ones."""

@@ -20,6 +20,10 @@ class FusedUpdate:
     `global_clipnorm` by it.
     """
 
+    built: bool
+    build: Any
+    iterations: Any
+
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         """Updates the weights, see `keras.Optimizer.apply`."""
         if keras.backend.backend() != "tensorflow":

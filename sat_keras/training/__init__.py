@@ -1,6 +1,8 @@
-"""Training a captioner, and the folders that trainings and pretrained models live in.
+"""Training a captioner, and the folders of trainings and pretrained models.
 
-Read `fit` first, then `folder` (a training's files) and `pretrained` (the form that is shared).
+Read `fit` first. It puts together `optimizer`, `callbacks`, `checkpoint` (what is saved after an
+epoch) and `state` (how far a training is). `folder` describes a training's folder, `pretrained` the
+form in which models are shared, `captioning` captions the pictures of a source.
 """
 
 from sat_keras import lazy_exports
@@ -8,13 +10,11 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "fit": (
-            "DevScores",
-            "caption_pictures",
-            "compile_captioner",
-            "references_of",
-            "train_captioner",
-        ),
+        "callbacks": ("DevScores",),
+        "captioning": ("annotate_pictures", "caption_pictures", "references_of"),
+        "fit": ("train_captioner",),
+        "optimizer": ("compile_captioner",),
         "pretrained": ("load_pretrained", "make_encoder", "save_pretrained"),
+        "signals": ("Terminated", "sigterm_raises"),
     },
 )

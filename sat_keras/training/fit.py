@@ -1,340 +1,94 @@
-"""Training: the optimizer, what happens after every epoch, and the function that does it all."""
+"""The training: data, model, callbacks and `fit`, and how they are put together."""
 
-import contextlib
 import importlib.util
-import json
-import math
 import os
-import shutil
-import time
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
-from keras import ops
 
 from sat_keras.backend.devices import Devices
-from sat_keras.backend.xla import fuse_updates
+from sat_keras.config.config import Config
 from sat_keras.data.features import extract_features
 from sat_keras.data.images import load_image, picture_errors
-from sat_keras.data.loaders import PictureSource, caption_batches, pad_rows, picture_batches
+from sat_keras.data.loaders import PictureSource, caption_batches, pad_rows
 from sat_keras.data.tokenizer import Tokenizer
-from sat_keras.evaluation.scores import score_captions
-from sat_keras.paper.captioner import Captioner, caption_search
-from sat_keras.training.pretrained import MODEL_FILE, copy_captioner, save_model
+from sat_keras.paper.captioner import Captioner
+from sat_keras.training.callbacks import CheckFiniteLoss, CheckFirstLoss, DevScores, ShowCaption
+from sat_keras.training.captioning import (
+    SEARCH_BATCH,
+    annotate_pictures,
+    caption_pictures,
+    references_of,
+    search_inputs,
+)
+from sat_keras.training.checkpoint import Checkpoint, finish
+from sat_keras.training.optimizer import compile_captioner
+from sat_keras.training.pretrained import copy_captioner
+from sat_keras.training.state import locked, read_state
 
-LOG_FILE = "log.csv"
-BACKUP_FOLDER = "backup"
+__all__ = [
+    "SEARCH_BATCH",
+    "ShowCaption",
+    "annotate_pictures",
+    "caption_pictures",
+    "compile_captioner",
+    "references_of",
+    "train_captioner",
+]
+
 TENSORBOARD_FOLDER = "tensorboard"
-# Pictures decoded at a time.
-SEARCH_BATCH = 64
-
-
-def make_optimizer(config, steps_per_epoch):
-    """Make the optimizer of a config.
-
-    Args:
-        config: A `Config`.
-        steps_per_epoch: Integer, minibatches an epoch, for the learning rate's schedule.
-
-    Returns:
-        A `keras.Optimizer`.
-    """
-    rate = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, config.epochs * steps_per_epoch)
-    options = {
-        "learning_rate": rate,
-        "global_clipnorm": config.clip_norm,
-        "use_ema": config.ema_momentum > 0,
-        "ema_momentum": config.ema_momentum or None,
-    }
-    if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(weight_decay=config.weight_decay, **options)
-    classes = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
-    return classes[config.optimizer](**options)
-
-
-def compile_captioner(captioner, steps_per_epoch, devices=None):
-    """Compile a captioner as its config says.
-
-    XLA compiles the whole step on JAX, which has nothing else. On TensorFlow every caption length
-    would compile anew, and on a CPU its matrix products are slower than the plain graph's: there it
-    compiles the parts that gain by it.
-
-    Args:
-        captioner: A `Captioner`.
-        steps_per_epoch: Integer, minibatches an epoch.
-        devices: The `Devices` in whose `building` this is called, if they are several.
-
-    Reference:
-        Notebook `04_training`.
-    """
-    optimizer = fuse_updates(make_optimizer(captioner.config, steps_per_epoch))
-    captioner.compile(
-        optimizer=devices.distribute(optimizer) if devices else optimizer,
-        jit_compile=keras.backend.backend() == "jax",
-    )
-
-
-class DevScores(keras.callbacks.Callback):
-    """Caption the dev pictures after every epoch by free-running search, and score them.
-
-    Adds `dev_bleu4` and `dev_cider` of the protocol `coco` to the epoch's logs, for early
-    stopping, the choice of the checkpoint and the CSV log, all of which must come after it.
-
-    Args:
-        images: Data set of the dev pictures for `predict`, in order, without captions.
-        references: Dictionary of each picture's references: image id to list of captions, in the
-            same order.
-        **search: Arguments of `CaptionSearch`.
-
-    Reference:
-        Notebook `04_training`.
-    """
-
-    def __init__(self, images, references, **search):
-        super().__init__()
-        self.images = images
-        self.references = references
-        self.search_options = search
-        self.search = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.search is None:
-            # The one that `Captioner.caption` uses too, so that it is compiled once.
-            self.search = caption_search(self.model, **self.search_options)
-        captions = self.model.read(self.search.predict(self.images, verbose=0))
-        texts = [caption.text for caption in captions]
-        candidates = dict(zip(self.references, texts, strict=True))
-        metrics = ("bleu", "cider")
-        scores = score_captions(candidates, self.references, ["coco"], metrics)["coco"]
-        logs["dev_bleu4"] = scores["bleu4"]
-        logs["dev_cider"] = scores["cider"]
-
-
-class ShowCaption(keras.callbacks.Callback):
-    """Caption one fixed picture after every epoch, to see the model learn.
-
-    Args:
-        inputs: What `Captioner.caption` takes: dictionary of `images` or `annotations` of one
-            picture.
-        references: List of the picture's captions, the first of which is shown beside it.
-    """
-
-    def __init__(self, inputs, references):
-        super().__init__()
-        self.inputs = inputs
-        self.reference = references[0]
-
-    def on_epoch_end(self, epoch, logs=None):
-        caption = self.model.caption(**self.inputs)[0]
-        print(f"\n  {caption.text!r} for {self.reference!r}")
-
-
-class CheckFirstLoss(keras.callbacks.Callback):
-    """Warn when the first minibatch's cross-entropy is far from `log(vocabulary_size)`.
-
-    An untrained model should find all words about equally likely. If it does not, the initial
-    weights or the targets are wrong.
-
-    Args:
-        tolerance: Float, largest difference in nats that passes.
-    """
-
-    def __init__(self, tolerance=1.0):
-        super().__init__()
-        self.tolerance = tolerance
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch > 0 or self.model.optimizer.iterations > 1:
-            return
-        expected = math.log(self.model.decoder.vocabulary_size)
-        if abs(logs["cross_entropy"] - expected) > self.tolerance:
-            print(
-                f"\nWarning: the first cross-entropy should be near log(vocabulary) = "
-                f"{expected:.2f} nats a word. Received: {logs['cross_entropy']:.2f}"
-            )
-
-
-class Backup(keras.callbacks.BackupAndRestore):
-    """Save the state of the training after every epoch, and go on from there.
-
-    Keras's `BackupAndRestore`, which writes over the only copy: a kill meanwhile would lose
-    everything. This one moves the copy before out of the way until the new one is complete.
-
-    Args:
-        folder: Where to save it.
-    """
-
-    def __init__(self, folder):
-        super().__init__(str(folder), delete_checkpoint=False)
-        self.folder = Path(folder)
-        self.previous = self.folder.with_name(f"{self.folder.name}-previous")
-        if self.previous.is_dir() and not self.epochs_done:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.replace(self.previous, self.folder)
-
-    @property
-    def epochs_done(self):
-        """Integer, epochs that the saved state has behind it; 0 if none is saved."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            # Keras writes this file last.
-            metadata = (self.folder / "training_metadata.json").read_text()
-            return int(json.loads(metadata)["epoch"])
-        return 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        shutil.rmtree(self.previous, ignore_errors=True)
-        if self.folder.is_dir():
-            os.replace(self.folder, self.previous)
-        super().on_epoch_end(epoch, logs)
-        shutil.rmtree(self.previous, ignore_errors=True)
-
-    def delete(self):
-        """Delete what was saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self.previous, ignore_errors=True)
-
-
-class KeepBest(keras.callbacks.Callback):
-    """Save the captioner of the best dev score, and stop when it has not improved for long.
-
-    Does what `ModelCheckpoint` and `EarlyStopping` do, and knows the scores of the epochs before a
-    training was stopped and resumed, which they forget: they would overwrite a better checkpoint.
-    An epoch whose loss is not finite is never the best.
-
-    Args:
-        copy: `Captioner` to save, in float32 and not compiled. It gets the trained weights; a
-            frozen encoder of its own is saved with it.
-        path: Where to save it, `model.keras`.
-        monitor: Name of the score in the epoch's logs. More is better.
-        patience: Integer, epochs without a better score after which training stops.
-        past: The scores of the epochs before, in order.
-    """
-
-    def __init__(self, copy, path, monitor, patience, past=()):
-        super().__init__()
-        self.copy = copy
-        self.path = Path(path)
-        self.monitor = monitor
-        self.patience = patience
-        self.best, self.wait = -math.inf, 0
-        for score in past:
-            self._improves(score)
-
-    @property
-    def is_over(self):
-        """Boolean, whether the score has not improved for `patience` epochs."""
-        return self.wait >= self.patience
-
-    def _improves(self, score):
-        improves = score > self.best
-        self.best, self.wait = (score, 0) if improves else (self.best, self.wait + 1)
-        return improves
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            return
-        if self._improves(logs[self.monitor]):
-            self.copy.copy_weights(self.model)
-            if self.model.encoder is not None:
-                self.copy.encoder.set_weights(self.model.encoder.get_weights())
-            save_model(self.copy, self.path)
-        self.model.stop_training = self.model.stop_training or self.is_over
-
-
-class EpochLog(keras.callbacks.Callback):
-    """Write what is logged as a CSV file with a row an epoch, over all parts of a training.
-
-    Keras's `CSVLogger` appends a second row for an epoch that is done again after a kill, and
-    columns without values. This one writes the whole file anew, under a temporary name first. Adds
-    `seconds`, the wall time of the epoch with its dev scores, to the logs.
-
-    Args:
-        path: The file's path.
-        past: Table of the epochs before, as `read_log` reads it.
-    """
-
-    def __init__(self, path, past):
-        super().__init__()
-        self.path = Path(path)
-        self.table = past
-        self._start = None
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = round(time.perf_counter() - self._start, 2)
-        row = pd.DataFrame([{"epoch": epoch, **logs}])
-        self.table = row if self.table.empty else pd.concat([self.table, row], ignore_index=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        self.table.to_csv(partial, index=False, float_format="%.6g")
-        os.replace(partial, self.path)
-
-
-def read_log(path, epochs=None):
-    """Read the log of a training.
-
-    Args:
-        path: The file that `EpochLog` wrote. It may be missing.
-        epochs: Integer, number of epochs to read, or `None` for all.
-
-    Returns:
-        DataFrame with one row an epoch, the column `epoch` counted from 0.
-    """
-    if not Path(path).is_file():
-        return pd.DataFrame({"epoch": pd.Series(dtype=int)})
-    log = pd.read_csv(path)
-    return log if epochs is None else log[log["epoch"] < epochs]
 
 
 def train_captioner(
-    config,
-    table,
-    encoder,
-    out,
-    features="outputs/features",
-    keep_encoder=False,
-    allow_truncated=False,
-    start=None,
-    devices=1,
-    verbose=2,
-):
-    """Train a captioner on a data set, or go on where an earlier call with the same `out` stopped.
+    config: Config,
+    table: pd.DataFrame,
+    encoder: Any,
+    out: str | os.PathLike,
+    features: str | os.PathLike = "outputs/features",
+    keep_encoder: bool = False,
+    allow_truncated: bool = False,
+    start: Captioner | None = None,
+    devices: int = 1,
+    verbose: int = 2,
+) -> pd.DataFrame:
+    """Trains a captioner on a data set, or resumes the training that lies in the folder `out`.
 
     The tokenizer learns its words from the train captions. A frozen encoder's annotation vectors
-    are computed once into the folder `features`; one that is trained as well reads pixels. After
+    are computed once, into the folder `features`; an encoder that is trained reads pixels. After
     every epoch the dev pictures are captioned by search and scored, and the best weights so far
-    (the moving averages, with `config.ema_momentum`) go into `out/model.keras`, in float32. A call
-    that was stopped or killed loses the epoch it was in.
+    (their moving averages, with `config.ema_momentum`) are saved as `out/model.keras`, in float32.
+    A call that is stopped or killed loses the epoch it is in; the next one continues after the
+    epoch before, with the same numbers as an uninterrupted training.
 
     Args:
         config: A `Config` with the encoder's grid and feature size.
         table: Captions table with a train and a dev split, see `sat_keras.datasets`.
         encoder: `ImageEncoder`.
-        out: Folder for `model.keras`, `log.csv`, the folder `tensorboard` and, until the training
-            is over, the folder `backup`.
-        features: Folder of the feature cache, of no effect if the encoder is trained.
+        out: Folder for `model.keras`, `log.csv`, `state.json`, the folder `tensorboard` and, until
+            the training is finished, the folder `backup`. Of a finished training the log is
+            returned.
+        features: Folder of the feature cache. Not used if the encoder is trained.
         keep_encoder: Boolean, whether a frozen encoder is saved in the model's file as well. One
             that is trained always is.
-        allow_truncated: Boolean, whether truncated JPEG files are used as far as they go.
-        start: `Captioner` of the same words and sizes to take the first weights from, such as one
-            with soft attention for hard attention, or `None` for random ones. Its encoder's are
-            taken only where the encoder is trained.
-        devices: Integer, number of devices that share every minibatch, see `sat_keras.backend.devices`.
-        verbose: 0 for silence, 1 for progress bars, 2 for a line an epoch.
+        allow_truncated: Boolean, whether truncated JPEG files are read as far as they go.
+        start: `Captioner` of the same words and sizes whose weights are the initial ones, such as
+            one with soft attention for hard attention, or `None` for random ones. The encoder's
+            are taken only if the encoder is trained.
+        devices: Integer, number of devices that share every batch, see `sat_keras.backend.devices`.
+        verbose: 0 for no output, 1 for progress bars, 2 for a line per epoch.
 
     Returns:
-        DataFrame with a row an epoch: `epoch` from 0, `loss`, `cross_entropy` in nats a word,
+        DataFrame with a row per epoch: `epoch` from 0, `loss`, `cross_entropy` in nats a word,
         `penalty`, `dev_bleu4` in percent, `dev_cider` and `seconds`.
 
     Raises:
         ValueError: If a split is empty, a picture cannot be read, `start` has other words or sizes,
-            there are fewer devices, or several are to train an encoder.
-        FloatingPointError: If the loss is no longer a finite number.
+            there are fewer devices, several are to train an encoder, or another process trains in
+            `out`.
+        FloatingPointError: If the loss is not finite.
+        OSError: If `out` is not writable.
 
     Example:
 
@@ -346,122 +100,105 @@ def train_captioner(
         Notebook `04_training`.
     """
     out = Path(out)
-    devices = _devices(devices, config)
+    placement = _devices(devices, config)
     splits = {name: table[table["split"] == name] for name in ("train", "dev")}
     _check_splits(splits)
-    keras.utils.set_random_seed(config.seed)
-    tokenizer = Tokenizer.from_captions(
-        splits["train"]["caption"], config.vocabulary_size, config.min_count
-    )
-    source = _source(splits, encoder, config, features, allow_truncated, verbose)
-    backup = Backup(out / BACKUP_FOLDER)
-    done = backup.epochs_done
-    train = caption_batches(
-        splits["train"],
-        tokenizer,
-        source,
-        batch_size=config.batch_size,
-        group=config.group,
-        seed=config.seed,
-        max_length=config.max_length,
-        mirror=config.mirror,
-        first_epoch=done,
-    )
+    with locked(out):
+        state = read_state(out)
+        if state.finished:
+            finish(state, out)
+            return state.table
+        state.write(out)  # raises now if the folder is not writable
+        keras.utils.set_random_seed(config.seed)
+        tokenizer = Tokenizer.from_captions(
+            splits["train"]["caption"], config.vocabulary_size, config.min_count
+        )
+        source = _source(splits, encoder, config, features, allow_truncated, verbose)
+        train = caption_batches(
+            splits["train"],
+            tokenizer,
+            source,
+            batch_size=config.batch_size,
+            group=config.group,
+            seed=config.seed,
+            max_length=config.max_length,
+            mirror=config.mirror,
+            first_epoch=state.epochs,
+        )
+        captioner = _build(config, tokenizer, encoder, start, len(train), placement)
+        in_file = encoder if keep_encoder or config.encoder_trainable else None
+        copy = copy_captioner(captioner, in_file, "float32")
+        if verbose:
+            print(
+                f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
+                f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} weights"
+            )
+        checkpoint = Checkpoint(out, state, copy, f"dev_{config.monitor}", config.patience)
+        with placement.training():
+            checkpoint.restore(captioner)
+        if state.epochs < config.epochs and not checkpoint.is_over:
+            callbacks = [
+                CheckFiniteLoss(),
+                *([] if start else [CheckFirstLoss()]),
+                *_dev_callbacks(captioner, splits["dev"], source, checkpoint, verbose),
+                checkpoint,
+                *_tensorboard(out),
+            ]
+            _fit(
+                captioner,
+                pad_rows(train, placement.number),
+                placement,
+                checkpoint,
+                callbacks,
+                verbose,
+            )
+        finish(state, out)
+        return state.table
+
+
+def _build(
+    config: Config, tokenizer: Tokenizer, encoder: Any, start: Any, steps: int, devices: Devices
+) -> Captioner:
+    """Returns the compiled captioner with its initial weights."""
     with devices.building():
         captioner = Captioner(
             config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
         )
-        compile_captioner(captioner, len(train), devices)
+        compile_captioner(captioner, steps, devices)
         if start is not None:
             _take_weights(captioner, start)
-    in_file = encoder if keep_encoder or config.encoder_trainable else None
-    copy = copy_captioner(captioner, in_file, "float32")
-    if verbose:
-        print(
-            f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
-            f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} weights"
-        )
-    past = read_log(out / LOG_FILE, done)
-    monitor = f"dev_{config.monitor}"
-    best = KeepBest(copy, out / MODEL_FILE, monitor, config.patience, past.get(monitor, ()))
-    log = EpochLog(out / LOG_FILE, past)
-    if done < config.epochs and not best.is_over:
+        captioner.optimizer.build(captioner.trainable_variables)
+    return captioner
+
+
+def _fit(
+    captioner: Captioner,
+    train: Any,
+    devices: Devices,
+    checkpoint: Checkpoint,
+    callbacks: list[Any],
+    verbose: int,
+) -> None:
+    """Trains the epochs that are left. A loss that is not finite is noted in the state file."""
+    state = checkpoint.state
+    try:
         with picture_errors(), devices.training():
-            callbacks = [
-                # First: it must save the weights that are trained, not their averages.
-                backup,
-                *_dev_callbacks(config, splits["dev"], source, verbose),
-                *([] if start else [CheckFirstLoss()]),
-                keras.callbacks.TerminateOnNaN(),
-                best,
-                log,
-                *_tensorboard(out),
-            ]
             captioner.fit(
-                pad_rows(train, devices.number),
-                epochs=config.epochs,
+                train,
+                initial_epoch=state.epochs,
+                epochs=captioner.config.epochs,
                 verbose=verbose,
                 callbacks=callbacks,
                 shuffle=False,
             )
-        _check_finite(log.table, out)
-    backup.delete()
-    return log.table
+    except FloatingPointError:
+        state.diverged = True
+        state.write(checkpoint.folder)
+        raise
+    state.diverged = False
 
 
-def caption_pictures(captioner, source, image_ids, **search):
-    """Caption the pictures of a source by search.
-
-    Args:
-        captioner: A `Captioner`.
-        source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
-        image_ids: Sequence of image ids.
-        **search: Arguments of `CaptionSearch`, such as `beam_size`.
-
-    Returns:
-        List of `Caption`, one a picture.
-    """
-    with picture_errors():
-        inputs = _search_inputs(source, image_ids)
-        return captioner.read(caption_search(captioner, **search).predict(inputs, verbose=0))
-
-
-def annotate_pictures(captioner, source, image_ids):
-    """Collect the annotation vectors of the pictures of a source.
-
-    Args:
-        captioner: A `Captioner`.
-        source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
-        image_ids: Sequence of image ids.
-
-    Returns:
-        Array of shape `(len(image_ids), num_regions, feature_dim)`.
-    """
-    with picture_errors():
-        batches = _search_inputs(source, image_ids)
-        found = [ops.convert_to_numpy(captioner.annotate(batch)) for batch in batches]
-    return np.concatenate(found)
-
-
-def references_of(table):
-    """Collect the captions of each picture.
-
-    Args:
-        table: Captions table.
-
-    Returns:
-        Dictionary from image id to the list of its captions, in the order of the table.
-    """
-    return table.groupby("image_id", sort=False)["caption"].agg(list).to_dict()
-
-
-def _search_inputs(source, image_ids):
-    """Minibatches of pictures for `CaptionSearch.predict`."""
-    name = getattr(source, "input_name", "annotations")
-    return picture_batches(image_ids, source, SEARCH_BATCH).map(lambda x: {name: x})
-
-
-def _check_splits(splits):
+def _check_splits(splits: dict[str, pd.DataFrame]) -> None:
     for name, split in splits.items():
         if split.empty:
             raise ValueError(
@@ -470,10 +207,10 @@ def _check_splits(splits):
             )
 
 
-def _take_weights(captioner, start):
-    """Give a captioner the weights of another one, whose other options may differ."""
+def _take_weights(captioner: Any, start: Any) -> None:
+    """Copies the weights of another captioner, whose other options may differ."""
 
-    def parts(model):
+    def parts(model: Any) -> list[Any]:
         return [model.decoder] if captioner.encoder is None else [model.decoder, model.encoder]
 
     if None in parts(start):
@@ -482,7 +219,7 @@ def _take_weights(captioner, start):
             "with `encoder=True`. Received: start.encoder=None"
         )
 
-    def described(model):
+    def described(model: Any) -> tuple[list[str], list[tuple[int, ...]]]:
         shapes = [tuple(w.shape) for part in parts(model) for w in part.weights]
         return model.tokenizer.get_vocabulary(), shapes
 
@@ -502,7 +239,7 @@ def _take_weights(captioner, start):
         mine.set_weights(its.get_weights())
 
 
-def _devices(number, config):
+def _devices(number: int, config: Config) -> Devices:
     if number > 1 and config.encoder_trainable:
         raise ValueError(
             "Several devices train the decoder alone: give the config `encoder_trainable=False`, "
@@ -511,8 +248,15 @@ def _devices(number, config):
     return Devices(number)
 
 
-def _source(splits, encoder, config, features, allow_truncated, verbose):
-    """Where the loaders read: pixels for an encoder that is trained, else annotation vectors."""
+def _source(
+    splits: dict[str, pd.DataFrame],
+    encoder: Any,
+    config: Config,
+    features: str | os.PathLike,
+    allow_truncated: bool,
+    verbose: int,
+) -> Any:
+    """Returns pixels for an encoder that is trained, otherwise annotation vectors."""
     if config.encoder_trainable:
         table = pd.concat(splits.values())
         return PictureSource(table, encoder.resize_images, allow_truncated=allow_truncated)
@@ -521,32 +265,38 @@ def _source(splits, encoder, config, features, allow_truncated, verbose):
     return extract_features(splits["dev"], encoder, features, **options)
 
 
-def _dev_callbacks(config, dev, source, verbose):
-    """Scores of the dev pictures and the sentence of one, by the averaged weights if there are."""
+def _dev_callbacks(
+    captioner: Captioner, dev: pd.DataFrame, source: Any, checkpoint: Checkpoint, verbose: int
+) -> list[Any]:
+    """Returns the callbacks that score the dev pictures and save the best model.
+
+    With `config.ema_momentum` they see the moving averages. Keras would swap them back at the start
+    of the next epoch, which rounds; the checkpoint must save the weights after that.
+    """
     references = references_of(dev)
     shown = dev.iloc[0]
-    if config.encoder_trainable:
+    if captioner.config.encoder_trainable:
         picture = {"images": [load_image(shown["image"])]}
     else:
         picture = {"annotations": source.read(source.lookup([shown["image_id"]])).numpy()}
-    return [
-        *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema_momentum else []),
-        DevScores(_search_inputs(source, list(references)), references),
+    scoring = [
+        DevScores(search_inputs(source, list(references)), references),
         *([ShowCaption(picture, references[shown["image_id"]])] if verbose else []),
+        keras.callbacks.LambdaCallback(on_epoch_end=checkpoint.save_best),
+    ]
+    if not captioner.config.ema_momentum:
+        return scoring
+    averages = keras.callbacks.SwapEMAWeights()
+    averages.set_model(captioner)
+    return [
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: averages.on_test_begin()),
+        *scoring,
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: averages.on_test_end()),
     ]
 
 
-def _tensorboard(out):
-    """TensorBoard's log, where TensorBoard is installed: newer TensorFlows come without it."""
+def _tensorboard(out: Path) -> list[Any]:
+    """Returns the callback of TensorBoard where it is installed: newer TensorFlows lack it."""
     if importlib.util.find_spec("tensorboard") is None:
         return []
     return [keras.callbacks.TensorBoard(str(out / TENSORBOARD_FOLDER), write_graph=False)]
-
-
-def _check_finite(log, out):
-    if not math.isfinite(log["loss"].iloc[-1]):
-        raise FloatingPointError(
-            "Training was stopped because the loss is no longer finite; lower the learning rate or "
-            f"the clip norm, or train in float32. The best weights before are in {out}. "
-            f"Received: loss {log['loss'].iloc[-1]} in epoch {len(log)}"
-        )

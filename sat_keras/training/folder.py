@@ -1,8 +1,8 @@
-"""A training's folder: what was asked for, where and for how long it ran, how it went.
+"""The folder of a training: what is trained, on which machine, and with which result.
 
-`config.json` says what is trained and is written first, so that the same command goes on with it
-and another is refused. `run.json` says how it went so far: command, seed, versions, hardware,
-seconds and the best dev scores.
+`config.json` says what is trained. It is written first, so that the same command resumes and
+another one is refused. `state.json` says how far the training is, see `state`. `run.json` is a
+summary for readers: command, seed, versions, hardware, seconds and the best dev scores.
 """
 
 import contextlib
@@ -12,71 +12,78 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import keras
 
 import sat_keras
+from sat_keras.config.config import Config
 from sat_keras.data.files import write_json
-from sat_keras.plots import plot_history, save_figure
-from sat_keras.training.fit import BACKUP_FOLDER, LOG_FILE, TENSORBOARD_FOLDER, read_log
+from sat_keras.training.fit import TENSORBOARD_FOLDER
 from sat_keras.training.pretrained import CONFIG_FILE, MODEL_FILE, read_description
+from sat_keras.training.state import BACKUP_FOLDER, LOG_FILE, STATE_FILE, locked, read_state
 
 RUN_FILE = "run.json"
 CURVES_FILE = "curves.png"
-_FILES = (CONFIG_FILE, RUN_FILE, MODEL_FILE, LOG_FILE, CURVES_FILE)
+_FILES = (STATE_FILE, CONFIG_FILE, RUN_FILE, MODEL_FILE, LOG_FILE, CURVES_FILE)
 _FOLDERS = (BACKUP_FOLDER, f"{BACKUP_FOLDER}-previous", TENSORBOARD_FOLDER)
-# Where things lie may change while a training is stopped: the encoder has a fingerprint.
+# Paths may change while a training is stopped: the encoder is known by its fingerprint.
 _PATHS = ("data_dir", "features", "weights")
+# What the next run may change after a loss that is not finite.
+_REMEDIES = ("learning_rate", "clip_norm")
 
 
-def open_run(out, description, overwrite=False):
-    """Make a training's folder, or check that what is there is the same training.
+def open_run(out: str | os.PathLike, description: dict[str, Any], overwrite: bool = False) -> bool:
+    """Makes a training's folder, or checks that the folder holds the same training.
 
     Args:
-        out: The folder's path.
+        out: Path of the folder.
         description: Dictionary for `config.json`: `format`, `config`, `encoder`, `dataset`,
             `start`.
-        overwrite: Boolean, whether another training's files are deleted first. Files of other
+        overwrite: Boolean, whether the files of another training are deleted first. Files of other
             names stay.
 
     Returns:
-        Boolean, whether this very training is finished.
+        Boolean, whether this training is finished.
 
     Raises:
-        ValueError: If the folder holds something else; the message says what differs.
+        ValueError: If the folder holds something else (the message says what differs), or another
+            process trains in it.
+        OSError: If the folder is not writable.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"The training needs a folder; choose another --out. Received: file {out}")
-    if overwrite:
-        for name in _FILES:
-            (out / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(out / name, ignore_errors=True)
-    if (out / CONFIG_FILE).is_file():
-        different = _differences(description, read_description(out))
-        if different:
+    with locked(out):
+        if overwrite:
+            _delete(out)
+        state = read_state(out)
+        if (out / CONFIG_FILE).is_file():
+            allowed = (*_PATHS, *(_REMEDIES if state.diverged else ()))
+            different = _differences(description, read_description(out), allowed)
+            if different:
+                raise ValueError(
+                    f"The folder {out} holds another training; choose another --out, or delete "
+                    f"that training with --overwrite. Received: {different}"
+                )
+        elif strange := [name for name in _FILES if (out / name).exists()]:
             raise ValueError(
-                f"The folder {out} holds another training; choose another --out, or delete that "
-                f"training with --overwrite. Received: {different}"
+                f"The folder {out} holds files of something else; choose another --out, or delete "
+                f"them with --overwrite. Received: {', '.join(strange)}"
             )
-    elif strange := [name for name in _FILES if (out / name).exists()]:
-        raise ValueError(
-            f"The folder {out} holds files of something else; choose another --out, or delete them "
-            f"with --overwrite. Received: {', '.join(strange)}"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / CONFIG_FILE, description)  # the data set may have moved
-    return bool(read_run(out).get("finished"))
+        write_json(out / CONFIG_FILE, description)  # the data set may have moved
+    return state.finished
 
 
-def read_run(folder):
-    """Read a training's `run.json`.
+def read_run(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads a training's `run.json`.
 
     Args:
-        folder: The folder's path.
+        folder: Path of the folder.
 
     Returns:
         Dictionary, empty if there is no such file.
@@ -87,42 +94,56 @@ def read_run(folder):
 
 
 @contextlib.contextmanager
-def recorded_run(out, command, config):
-    """Write `run.json` and `curves.png` when the block ends, also by an error or Ctrl-C.
+def recorded_run(out: str | os.PathLike, command: str, config: Config) -> Iterator[None]:
+    """Writes `run.json` when the block ends, also after an error or Ctrl-C.
 
     Args:
-        out: The training's folder.
+        out: Path of the training's folder.
         command: The command, as typed.
         config: Its `Config`.
     """
-    out = Path(out)
+    try:
+        yield
+    finally:
+        try:
+            write_json(Path(out) / RUN_FILE, _summary(Path(out), command, config))
+        except (OSError, ValueError) as error:
+            print(f"Warning: {RUN_FILE} was not written ({error})", file=sys.stderr)
+
+
+def _summary(out: Path, command: str, config: Config) -> dict[str, Any]:
+    """Returns the contents of `run.json`."""
+    state = read_state(out)
     record = {
         "command": command,
         "seed": config.seed,
         "hardware": hardware(),
         "versions": versions(),
-        "finished": False,
+        "finished": state.finished,
     }
-    try:
-        yield
-        record["finished"] = True
-    finally:
-        log = read_log(out / LOG_FILE)
-        if len(log):
-            best = log.loc[log[f"dev_{config.monitor}"].idxmax()]
-            record["epochs"] = len(log)
-            record["seconds"] = round(float(log["seconds"].sum()), 1)
-            record["best"] = {
-                "epoch": int(best["epoch"]) + 1,
-                "dev_bleu4": float(best["dev_bleu4"]),
-                "dev_cider": float(best["dev_cider"]),
-            }
-            save_figure(plot_history(log), out / CURVES_FILE)
-        write_json(out / RUN_FILE, record)
+    log = state.table
+    if len(log):
+        best = log.loc[log[f"dev_{config.monitor}"].idxmax()]
+        record["epochs"] = len(log)
+        record["seconds"] = round(float(log["seconds"].sum()), 1)
+        record["best"] = {
+            "epoch": int(best["epoch"]) + 1,
+            "dev_bleu4": float(f"{best['dev_bleu4']:.6g}"),  # as in log.csv
+            "dev_cider": float(f"{best['dev_cider']:.6g}"),
+        }
+    return record
 
 
-def hardware():
-    """Name this machine's processor and accelerators.
+def _delete(out: Path) -> None:
+    """Deletes a training's files, the state first: without it the others count for nothing."""
+    for name in _FILES:
+        (out / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def hardware() -> str:
+    """Returns the names of this machine's processor and accelerators.
 
     Returns:
         String such as `"Intel(R) Xeon(R) Processor @ 2.20GHz, 2 cores"`.
@@ -135,8 +156,8 @@ def hardware():
     return ", ".join([processor, f"{cores} cores", *_gpus()])
 
 
-def versions():
-    """List the versions that a result depends on.
+def versions() -> dict[str, str]:
+    """Returns the versions that a result depends on.
 
     Returns:
         Dictionary from a package's name to its version.
@@ -148,8 +169,8 @@ def versions():
     return found
 
 
-def _gpus():
-    """Names of the GPUs that Keras sees."""
+def _gpus() -> list[str]:
+    """Returns the names of the GPUs that Keras finds."""
     number = len(keras.distribution.list_devices("gpu"))
     if not number:
         return []
@@ -160,8 +181,8 @@ def _gpus():
     return [f"{number} GPU"]
 
 
-def _differences(mine, other):
-    """What is not alike in two trainings, in words."""
+def _differences(mine: dict[str, Any], other: dict[str, Any], allowed: tuple[str, ...]) -> str:
+    """Describes in which fields two trainings differ, except those that are allowed to."""
     other = {**other, "config": other["config"].to_dict()}
     found = []
     for part in ("config", "dataset", "encoder", "start"):
@@ -169,6 +190,6 @@ def _differences(mine, other):
         found += [
             f"{name} {its.get(name)!r} there, {value!r} here"
             for name, value in mine[part].items()
-            if value != its.get(name) and name not in _PATHS
+            if value != its.get(name) and name not in allowed
         ]
     return "; ".join(found)

@@ -1,24 +1,25 @@
-"""Trained captioners in folders: what a training leaves, and the small form that is shared.
+"""Loading trained captioners from folders, and saving them in the small form that is shared.
 
-Both kinds of folder have a `config.json` with the captioner's config and its encoder's description.
-A training's has the weights in a `model.keras`; the shared kind, made by `save_pretrained`, has the
-vocabulary in the `config.json` and the weights in float16: the decoder's in a
-`decoder.weights.h5`, or those of the decoder and of the CNN that was trained with it in a
-`captioner.weights.h5`. A frozen CNN that `config.json` can name is in none of them: its weights are
-Keras's to download or a file's to read.
+A `config.json` holds the captioner's config and describes its encoder. In a training's folder the
+weights are in `model.keras`. In the shared form, written by `save_pretrained`, `config.json` also
+holds the vocabulary and the weights' checksum, and the weights are in float16: those of the decoder
+in `decoder.weights.h5`, or with a CNN that was trained, of both in `captioner.weights.h5`. A frozen
+CNN that `config.json` can name is not saved; Keras downloads its weights, or a file has them.
 """
 
 import difflib
+import hashlib
 import json
 import os
-import tempfile
+import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from sat_keras.config.config import Config
-from sat_keras.data.files import write_json
+from sat_keras.data.files import replacing, write_json
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.encoder import ImageEncoder
@@ -34,8 +35,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _FOLDERS = (_PACKAGE / "pretrained", _PACKAGE.parent / "pretrained")
 
 
-def pretrained_names():
-    """List the captioners that come with this package.
+def pretrained_names() -> list[str]:
+    """Returns the names of the captioners that come with this package.
 
     Returns:
         Sorted list of names for `load_pretrained`.
@@ -43,8 +44,8 @@ def pretrained_names():
     return sorted({path.parent.name for top in _FOLDERS for path in top.glob(f"*/{CONFIG_FILE}")})
 
 
-def pretrained_folder(name_or_folder):
-    """Find the folder of a captioner.
+def pretrained_folder(name_or_folder: str | os.PathLike) -> Path:
+    """Returns the folder of a captioner.
 
     Args:
         name_or_folder: One of `pretrained_names()`, the path of a folder with a `config.json`, or
@@ -54,7 +55,7 @@ def pretrained_folder(name_or_folder):
         `pathlib.Path` of the folder.
 
     Raises:
-        FileNotFoundError: If there is none, with the names that there are.
+        FileNotFoundError: If there is none. The message lists similar names.
     """
     path = Path(name_or_folder)
     if path.name == MODEL_FILE:
@@ -73,8 +74,8 @@ def pretrained_folder(name_or_folder):
     )
 
 
-def read_description(folder):
-    """Read the `config.json` of a captioner's folder.
+def read_description(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads the `config.json` of a captioner's folder.
 
     Args:
         folder: The folder's path.
@@ -85,7 +86,7 @@ def read_description(folder):
         `None` where the model's file has it) and, of a training, `dataset`.
 
     Raises:
-        ValueError: If the file is damaged or another version's.
+        ValueError: If the file is damaged or of another version.
     """
     path = Path(folder) / CONFIG_FILE
     try:
@@ -96,40 +97,44 @@ def read_description(folder):
             encoder = {key: description["encoder"][key] for key in _ENCODER_KEYS}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"The file {path} is damaged or another version's; get the folder again, train again, "
+            f"The file {path} is damaged or of another version; get the folder again, train again, "
             "or use the version of sat_keras that wrote it. "
             f"Received: {type(error).__name__}: {error}"
         ) from error
     if version != FORMAT:
         raise ValueError(
-            f"The file {path} is another version's; use the version of sat_keras that wrote it, "
+            f"The file {path} is of another version; use the version of sat_keras that wrote it, "
             f"or train again. Received: format {version!r}, expected {FORMAT}"
         )
-    defaults = {"training": {}, "vocabulary": None}
+    defaults: dict[str, Any] = {"training": {}, "vocabulary": None}
     return {**defaults, **description, "config": config, "encoder": encoder}
 
 
 _ENCODER_KEYS = ("weights", "fingerprint", "in_model")
 
 
-def describe_encoder(encoder, weights, in_model):
-    """Describe an encoder so that `config.json` can name it.
+def describe_encoder(
+    encoder: ImageEncoder, weights: str | os.PathLike | None, in_model: bool
+) -> dict[str, Any]:
+    """Describes an encoder for `config.json`.
 
     Args:
         encoder: The `ImageEncoder`.
-        weights: What it was made with: `"imagenet"`, a file's path or `None`.
+        weights: Argument of `make_encoder`: `"imagenet"`, a file's path or `None`.
         in_model: Boolean, whether the model's file contains it.
 
     Returns:
-        Dictionary of values that JSON knows.
+        Dictionary of JSON values.
     """
     if weights not in (None, "imagenet"):
         weights = os.path.abspath(weights)
     return {"weights": weights, "fingerprint": encoder.fingerprint(), "in_model": in_model}
 
 
-def make_encoder(config, weights, dtype="float32"):
-    """Make the image encoder of a config.
+def make_encoder(
+    config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
+) -> ImageEncoder:
+    """Returns the image encoder of a config.
 
     Args:
         config: A `Config`.
@@ -151,12 +156,12 @@ def make_encoder(config, weights, dtype="float32"):
     )
 
 
-def copy_captioner(captioner, encoder, dtype):
-    """Copy a captioner, with another encoder and in another precision.
+def copy_captioner(captioner: Captioner, encoder: ImageEncoder | None, dtype: str) -> Captioner:
+    """Copies a captioner, with another encoder and in another precision.
 
     Args:
         captioner: The `Captioner`.
-        encoder: The copy's `ImageEncoder`, which is copied too unless it has that precision, or
+        encoder: `ImageEncoder` of the copy, itself copied if its precision is another one, or
             `None` for a copy that works on annotation vectors.
         dtype: The copy's dtype policy.
 
@@ -172,25 +177,30 @@ def copy_captioner(captioner, encoder, dtype):
     return copy
 
 
-def load_pretrained(name_or_folder, encoder_weights=None, encoder=True, dtype="float32"):
-    """Load a trained captioner, ready to caption.
+def load_pretrained(
+    name_or_folder: str | os.PathLike,
+    encoder_weights: str | os.PathLike | None = None,
+    encoder: bool = True,
+    dtype: str = "float32",
+) -> Captioner:
+    """Loads a trained captioner.
 
     Args:
         name_or_folder: One of `pretrained_names()` such as `"flickr8k-soft-vgg16"`, or the folder
             that a training or `save_pretrained` wrote.
         encoder_weights: Weights of its frozen CNN: `"imagenet"` for Keras's download, the path of a
             weights file, or `None` for those it was trained with (`"imagenet"` for the captioners
-            that come with this package). Of no effect where the encoder was trained as well.
+            that come with this package). Ignored if the encoder was trained as well.
         encoder: Boolean, `False` leaves out a frozen CNN, for use with cached annotation vectors:
             nothing is downloaded.
-        dtype: Dtype policy to compute in, whatever it was trained in.
+        dtype: Dtype policy of the computation; that of the training need not be the same.
 
     Returns:
         A `Captioner`.
 
     Raises:
         FileNotFoundError: If there is no such captioner or no such weights file.
-        ValueError: If a file is damaged or another version's, or the weights do not fit.
+        ValueError: If a file is damaged or of another version, or the weights do not fit.
         ConnectionError: If Keras cannot download the CNN's weights.
 
     Example:
@@ -214,16 +224,22 @@ def load_pretrained(name_or_folder, encoder_weights=None, encoder=True, dtype="f
     return captioner
 
 
-def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None):
-    """Save a captioner in the form that is shared: in float16, without a CNN that others have.
+def save_pretrained(
+    captioner: Captioner,
+    folder: str | os.PathLike,
+    encoder_weights: str | None = "imagenet",
+    training: dict[str, Any] | None = None,
+) -> Path:
+    """Saves a captioner in float16, without a frozen CNN that Keras can download.
 
     Args:
         captioner: A `Captioner` with a tokenizer. One that works on annotation vectors need not
             have an encoder.
-        folder: Where to write `config.json` and the weights; made if it does not exist.
-        encoder_weights: `"imagenet"`, the weights of the frozen CNN that whoever loads it takes by
-            default, or `None` to save the encoder as well. One that was trained always is.
-        training: Optional dictionary of how it was trained, for `config.json`.
+        folder: Folder of `config.json` and the weights. It is replaced as a whole once they are
+            complete; files of other names are kept.
+        encoder_weights: `"imagenet"`, the default weights of the frozen CNN when the captioner is
+            loaded, or `None` to save the encoder as well. One that was trained always is saved.
+        training: Optional dictionary that describes the training, for `config.json`.
 
     Returns:
         `pathlib.Path` of the folder.
@@ -237,7 +253,7 @@ def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None
     >>> load_pretrained("pretrained/mine")
     """
     if captioner.tokenizer is None:
-        raise ValueError("Sentences need a tokenizer: none to save. Received: tokenizer=None")
+        raise ValueError("The captioner must have a `tokenizer`. Received: tokenizer=None")
     encoder = captioner.encoder
     in_model = captioner.config.encoder_trainable or encoder_weights is None
     if in_model and encoder is None:
@@ -245,41 +261,57 @@ def save_pretrained(captioner, folder, encoder_weights="imagenet", training=None
             "A captioner whose encoder was trained cannot be saved without it: give it the encoder "
             "of its training. Received: encoder=None"
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    half = copy_captioner(captioner, encoder if in_model else None, "float16")
-    half.save_weights(folder / (WHOLE_FILE if in_model else WEIGHTS_FILE), overwrite=True)
-    description = {
-        "format": FORMAT,
-        "config": captioner.config.to_dict(),
-        "encoder": {
-            "weights": None if in_model else encoder_weights,
-            "fingerprint": encoder.fingerprint() if encoder else None,
-            "in_model": in_model,
-        },
-        "training": training or {},
-        "vocabulary": captioner.tokenizer.get_vocabulary(),
-    }
-    write_json(folder / CONFIG_FILE, description)
+    folder = Path(folder).resolve()
+    name = WHOLE_FILE if in_model else WEIGHTS_FILE
+    with replacing(folder) as partial:
+        if folder.is_dir():  # keeps files of other names, such as a README
+            ignored = shutil.ignore_patterns(WHOLE_FILE, WEIGHTS_FILE)
+            shutil.copytree(folder, partial, ignore=ignored)
+        partial.mkdir(exist_ok=True)
+        half = copy_captioner(captioner, encoder if in_model else None, "float16")
+        half.save_weights(partial / name)
+        description = {
+            "format": FORMAT,
+            "config": captioner.config.to_dict(),
+            "encoder": {
+                "weights": None if in_model else encoder_weights,
+                "fingerprint": encoder.fingerprint() if encoder else None,
+                "in_model": in_model,
+            },
+            "training": training or {},
+            "vocabulary": captioner.tokenizer.get_vocabulary(),
+            "sha256": {name: sha256(partial / name)},
+        }
+        write_json(partial / CONFIG_FILE, description)
     return folder
 
 
-def save_model(captioner, path):
-    """Save a captioner as a `.keras` file that appears when it is complete.
+def sha256(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 checksum of a file in hexadecimal digits.
 
     Args:
-        captioner: A `Captioner` that is not compiled (the optimizer's state would be saved too).
-        path: The file's path.
+        path: Path of the file.
     """
-    path = Path(path)
-    # Within the same folder, so that the renaming cannot fail half-way.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as partial:
-        captioner.save(Path(partial) / path.name)
-        os.replace(Path(partial) / path.name, path)
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _load_weights(folder, description):
-    """The captioner of a folder, with its encoder only if the folder has it."""
+def save_model(captioner: Captioner, path: str | os.PathLike) -> None:
+    """Saves a captioner as a `.keras` file, atomically.
+
+    Args:
+        captioner: A `Captioner` that is not compiled: the optimizer's state would be saved too.
+        path: Path of the file.
+    """
+    with replacing(path) as partial:
+        captioner.save(partial)
+
+
+def _load_weights(folder: Path, description: dict[str, Any]) -> Captioner:
+    """Returns the captioner of a folder, with its encoder only if the folder has it."""
     vocabulary = description["vocabulary"]
     in_model = description["encoder"]["in_model"]
     path = folder / (WHOLE_FILE if in_model else WEIGHTS_FILE)
@@ -291,9 +323,10 @@ def _load_weights(folder, description):
             "over, or the folder is incomplete; go on with the same `sat-keras train` command, or "
             f"get the folder again. Received: {folder}"
         )
+    _check_sum(path, description.get("sha256", {}).get(path.name))
     try:
         if vocabulary is None:
-            return keras.saving.load_model(path, compile=False)
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
         config = description["config"]
         encoder = make_encoder(config, weights=None) if in_model else None
         captioner = Captioner(config, Tokenizer(vocabulary), encoder)
@@ -301,12 +334,21 @@ def _load_weights(folder, description):
         return captioner
     except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"The file {path} is damaged or another version's; get it again, train again, or use "
-            f"the version of sat_keras that wrote it. Received: {_innermost(error)}"
+            f"The file {path} is damaged or of another version; get it again, train again, or use "
+            f"the version of sat_keras that wrote it. Received: {_root_cause(error)}"
         ) from error
 
 
-def _innermost(error):
-    """What is the matter, out of Keras's long message about what could not be deserialized."""
+def _check_sum(path: Path, expected: str | None) -> None:
+    """Raises an error if a file has another checksum; 0.1.0 wrote none."""
+    if expected is not None and (found := sha256(path)) != expected:
+        raise ValueError(
+            f"The file {path} is damaged: its SHA-256 must be {expected}; get it again. "
+            f"Received: {found}"
+        )
+
+
+def _root_cause(error: BaseException) -> str:
+    """Extracts the root cause from a Keras deserialization error."""
     message = str(error).rpartition("Exception encountered: ")[2]
     return " ".join(message.split())[:300]

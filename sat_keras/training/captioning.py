@@ -1,0 +1,73 @@
+"""Captions and annotation vectors of the pictures of a source."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from sat_keras.data.images import picture_errors
+from sat_keras.data.loaders import picture_batches
+from sat_keras.paper.captioner import Caption, Captioner, caption_search
+
+SEARCH_BATCH = 64  # pictures decoded at a time
+
+
+def caption_pictures(
+    captioner: Captioner, source: Any, image_ids: Sequence[str], **search: Any
+) -> list[Caption]:
+    """Captions the pictures of a source by search.
+
+    Args:
+        captioner: A `Captioner`.
+        source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
+        image_ids: Sequence of image ids.
+        **search: Arguments of `CaptionSearch`, such as `beam_size`.
+
+    Returns:
+        List of `Caption`, one per picture.
+    """
+    with picture_errors():
+        inputs = search_inputs(source, image_ids)
+        return captioner.read(caption_search(captioner, **search).predict(inputs, verbose=0))
+
+
+def annotate_pictures(captioner: Captioner, source: Any, image_ids: Sequence[str]) -> np.ndarray:
+    """Returns the annotation vectors of the pictures of a source.
+
+    Args:
+        captioner: A `Captioner`.
+        source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
+        image_ids: Sequence of image ids.
+
+    Returns:
+        Array of shape `(len(image_ids), num_regions, feature_dim)`.
+    """
+    with picture_errors():
+        batches = search_inputs(source, image_ids)
+        found = [ops.convert_to_numpy(captioner.annotate(batch)) for batch in batches]
+    return np.concatenate(found)
+
+
+def references_of(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Returns the captions of each picture.
+
+    Args:
+        table: Captions table.
+
+    Returns:
+        Dictionary from image id to the list of its captions, in the order of the table.
+    """
+    return table.groupby("image_id", sort=False)["caption"].agg(list).to_dict()
+
+
+def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
+    """Returns a `tf.data.Dataset` of batches of pictures for `CaptionSearch.predict`.
+
+    Args:
+        source: `FeatureCache` or `PictureSource`.
+        image_ids: Sequence of image ids.
+    """
+    name = getattr(source, "input_name", "annotations")
+    return picture_batches(image_ids, source, SEARCH_BATCH).map(lambda x: {name: x})
