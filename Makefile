@@ -48,7 +48,8 @@ demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a capti
 
 notebooks: $(VENV)/.test-installed  ## run the notebooks again and store their outputs
 	"$(BIN)/python" -m ruff format notebooks
-	"$(BIN)/python" -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	"$(BIN)/python" -m nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False notebooks/*.ipynb
 	"$(BIN)/nbstripout" --keep-output --keep-count \
 		--extra-keys metadata.language_info notebooks/*.ipynb
 
