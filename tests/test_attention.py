@@ -6,7 +6,7 @@ import pytest
 from gradients import gradients, numpy, random, weight_gradients
 from keras import ops
 
-from sat_keras.paper.attention import BahdanauAttention, attention_hidden
+from sat_keras.paper.attention import BahdanauAttention
 
 BATCH, QUERIES, REGIONS = 2, 3, 5
 HIDDEN, FEATURES, ATTENTION = 4, 6, 7
@@ -132,13 +132,6 @@ def test_gradient_is_that_of_finite_differences(attention):
                 values.append((paper(attention, *changed)[0] * upstream).sum())
             expected[position] = (values[0] - values[1]) / 2e-5
         np.testing.assert_allclose(numpy(found[index]), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_hidden_layer_is_one_row_a_query_and_region():
-    queries, keys = random(BATCH, QUERIES, 2, seed=5), random(BATCH, REGIONS, 2, seed=6)
-    expected = np.tanh(keys[:, None] + queries[:, :, None])
-    assert expected.shape == (BATCH, QUERIES, REGIONS, 2)
-    np.testing.assert_allclose(numpy(attention_hidden(queries, keys)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -12,8 +12,9 @@ from keras import ops
 
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
-from sat_keras.paper.captioner import FILE_FORMAT, Captioner, CaptionSearch, cross_entropies
+from sat_keras.paper.captioner import FILE_FORMAT, Captioner, CaptionSearch
 from sat_keras.paper.encoder import ImageEncoder
+from sat_keras.paper.loss import cross_entropies
 
 CONFIG = Config.tiny()  # grid 2 x 2 of 8 features
 WORDS = ["a", "red", "blue", "circle", "square", "left", "of"]
@@ -425,13 +426,18 @@ def test_captions_end_without_unknown_words():
 def test_beams_share_the_annotation_vectors(monkeypatch):
     captioner = make()
     seen = []
-    step = captioner.decoder.step
+    search_step = captioner.decoder.search_step
 
-    def spy(token_ids, states, annotations, keys, *rest):
-        seen.append((tuple(token_ids.shape), tuple(annotations.shape), tuple(keys.shape)))
-        return step(token_ids, states, annotations, keys, *rest)
+    def spy(annotations, keys, *rest):
+        step = search_step(annotations, keys, *rest)
 
-    monkeypatch.setattr(captioner.decoder, "step", spy)
+        def seen_step(token_ids, *states):
+            seen.append((tuple(token_ids.shape), tuple(annotations.shape), tuple(keys.shape)))
+            return step(token_ids, *states)
+
+        return seen_step
+
+    monkeypatch.setattr(captioner.decoder, "search_step", spy)
     captioner.generate(pictures(), beam_size=3, max_length=2)
     assert {token_ids for token_ids, _, _ in seen} == {(4, 1), (4, 3)}
     assert {shapes for _, *shapes in seen for shapes in shapes} == {(4, 4, 8)}

@@ -138,11 +138,12 @@ def test_decoding_word_by_word_is_teacher_forcing(options):
     annotations, keys = decoder.read_annotations(annotations)
     hidden, cell = decoder.initial_state(annotations, CAPTIONS)
     states = {"hidden": hidden, "cell": cell}
-    prepared = decoder.prepare_steps(keys)
+    advance = decoder.search_step(annotations, keys)
     for t in range(STEPS):
-        logits, states, record = decoder.step(
-            token_ids[:, :, t], states, annotations, keys, prepared=prepared if t % 2 else None
-        )
+        if t % 2:
+            logits, states, record = advance(token_ids[:, :, t], states)
+        else:
+            logits, states, record = decoder.step(token_ids[:, :, t], states, annotations, keys)
         found = {"logits": logits, **record}
         assert_same(found, {name: value[:, :, t] for name, value in expected.items()})
     for state in states.values():

@@ -12,8 +12,13 @@ from gradients import compiled, gradients, numpy, random
 from keras import ops
 
 from sat_keras.fast import recurrence
-from sat_keras.fast.recurrence import RecurrenceWeights, attention_recurrence, lstm_update
-from sat_keras.paper.hard_attention import Sampling
+from sat_keras.fast.recurrence import (
+    Choice,
+    RecurrenceWeights,
+    Words,
+    attention_recurrence,
+    lstm_update,
+)
 
 HIDDEN, FEATURES, REGIONS, ATTENTION = 3, 4, 5, 2
 SIZES = {"hidden": HIDDEN, "context": FEATURES, "attention_weights": REGIONS, "gate": 1}
@@ -59,13 +64,18 @@ def sampling_of(case):
     if "expected" not in case:
         return None
     noise = random(case["steps"], case["batch"], case["captions"], REGIONS, seed=40, scale=2.0)
-    return Sampling(noise, np.reshape(case["expected"], (-1, 1, 1)).astype("float32"))
+    return Choice(noise, np.reshape(case["expected"], (-1, 1, 1)).astype("float32"))
 
 
 def run(*values, sampling=None):
-    values = [ops.convert_to_tensor(value) for value in values]
-    sampling = sampling and Sampling(*map(ops.convert_to_tensor, sampling))
-    return attention_recurrence(*values[:5], RecurrenceWeights(*values[5:]), sampling)[:4]
+    embedded, *values = [ops.convert_to_tensor(value) for value in values]
+    sampling = sampling and Choice(*map(ops.convert_to_tensor, sampling))
+    words = Words(embedded)
+    if embedded.shape[-1] > 4 * HIDDEN:
+        words = Words(embedded[..., ATTENTION + 1 :], embedded[..., : ATTENTION + 1])
+    weights = RecurrenceWeights(*values[4:])
+    found = attention_recurrence(words, *values[:4], weights, choice=sampling)
+    return [found[name] for name in SIZES]
 
 
 def sigmoid(x):

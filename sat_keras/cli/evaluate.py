@@ -174,7 +174,12 @@ def _captioner_and_source(
     truncated = {"allow_truncated": arguments.allow_truncated}
     if description["encoder"]["in_model"] or cache is None:
         captioner = load_pretrained(folder, arguments.encoder_weights, dtype=arguments.precision)
-        return captioner, PictureSource(table, captioner.encoder.resize_images, **truncated)
+        encoder = captioner.encoder
+        assert encoder is not None  # the folder has one, or the CNN was just made
+        source = PictureSource(
+            table, encoder.resize_images, region_mask=encoder.region_mask, **truncated
+        )
+        return captioner, source
     captioner = load_pretrained(folder, encoder=False, dtype=arguments.precision)
     config = captioner.config
     weights = arguments.encoder_weights or description["encoder"]["weights"]

@@ -33,9 +33,9 @@ class ModelConfig:
     )
     resize: str = field(
         "crop",
-        "How a picture becomes square: crop (resize the shorter side, take the centre) or squash "
-        "(resize both sides).",
-        one_of("crop", "squash"),
+        "How a picture becomes square: crop (resize the shorter side, take the centre), squash "
+        "(resize both sides) or pad (resize the longer side; attention masks the padding).",
+        one_of("crop", "squash", "pad"),
     )
     image_size: int = field(224, "Height and width of the CNN's input, in pixels.", COUNT)
     grid_shape: tuple[int, int] = field(

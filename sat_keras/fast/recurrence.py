@@ -151,9 +151,17 @@ def attention_recurrence(
     Reference:
         Xu et al. 2015, equations 1 to 6 and section 4.2.1.
     """
-    states = (ops.cast(state, "float32") for state in (hidden, cell))
     inputs = Inputs(
-        *words, *states, annotations, keys, *weights, mask_bias(mask), *(choice or (None, None))
+        lstm=words.lstm,
+        glance=words.glance,
+        hidden=ops.cast(hidden, "float32"),
+        cell=ops.cast(cell, "float32"),
+        annotations=annotations,
+        keys=keys,
+        **weights._asdict(),
+        mask_bias=mask_bias(mask),
+        noise=choice and choice.noise,
+        expected=choice and choice.expected,
     )
     present = [name for name, value in inputs._asdict().items() if value is not None]
     run = _recurrence(tuple(present))

@@ -122,7 +122,7 @@ class BahdanauAttention(keras.Layer):
             scores = ops.where(ops.expand_dims(mask, 1), scores, MASKED_SCORE)
         weights = ops.softmax(scores, axis=-1)
         context = ops.matmul(ops.cast(weights, self.compute_dtype), annotations)
-        return ops.cast(context, dtype), weights
+        return context, weights
 
     def draw(
         self, shape: Any, training: bool = False, context: str | None = None, seed: Any = None

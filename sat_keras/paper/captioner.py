@@ -278,8 +278,8 @@ class Captioner(keras.Model):
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
             beam_size: Integer, beams of the search, `config.beam_size` by default.
-            length_penalty: Float, see `sat_keras.search.search.beam_search`, `config.length_penalty` by
-                default.
+            length_penalty: Float, see `sat_keras.search.beam_search`, `config.length_penalty`
+                by default.
             max_length: Integer, most words of a caption, `config.max_length` by default.
             context: `"expected"`, `"argmax"` or `"sampled"`, `config.context` by default. Soft
                 attention has the first only.
@@ -386,15 +386,16 @@ class Captioner(keras.Model):
             )
         if len(annotations if images is None else images) == 0:
             return []
+        encoder = self.encoder
         if images is None:
             inputs = {"annotations": np.asarray(annotations)}
+        elif encoder is None:
+            inputs = {"images": self.annotate({"images": images})}  # raises, naming the remedy
         else:
-            if self.encoder is None:
-                self.annotate({"images": images})  # raises, naming what is missing
-            resized = [ops.convert_to_numpy(self.encoder.resize_images(x)) for x in images]
+            resized = [ops.convert_to_numpy(encoder.resize_images(x)) for x in images]
             inputs = {"images": np.stack(resized)}
-            if mask is None and self.encoder.resize == "pad":
-                mask = [self.encoder.region_mask(*np.shape(x)[:2]) for x in images]
+            if mask is None and encoder.resize == "pad":
+                mask = [encoder.region_mask(*np.shape(x)[:2]) for x in images]
         if mask is not None:
             inputs["mask"] = np.asarray(mask, "bool")
         return self.read(caption_search(self, **search).predict(inputs, verbose=0))

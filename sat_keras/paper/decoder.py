@@ -269,11 +269,11 @@ class AttentionDecoder(keras.Layer):
         if self.initial_shared:
             mean = self.initial_shared(mean)
         dtype = float_dtype(self.compute_dtype)
-        states = self.initial_hidden(mean), self.initial_cell(mean)
-        # (batch, hidden_dim) -> (batch, captions, hidden_dim)
-        states = (ops.cast(ops.expand_dims(state, 1), dtype) for state in states)
-        hidden, cell = (ops.repeat(state, captions, axis=1) for state in states)
-        return hidden, cell
+
+        def repeat(state: Any) -> Any:  # (batch, hidden_dim) -> (batch, captions, hidden_dim)
+            return ops.repeat(ops.cast(ops.expand_dims(state, 1), dtype), captions, axis=1)
+
+        return repeat(self.initial_hidden(mean)), repeat(self.initial_cell(mean))
 
     # One step: the equations
 
@@ -307,7 +307,7 @@ class AttentionDecoder(keras.Layer):
             h, annotations, keys=keys, mask=mask, query_bias=of_query, **drawn
         )
         beta = self._gate(h, of_gate)
-        z = beta * z_hat  # section 4.2.1
+        z = beta * ops.cast(z_hat, h.dtype)  # section 4.2.1
         parts = self.lstm_embedding(word), self.lstm_hidden(h), self.lstm_context(z)
         # (batch, captions, 4 * hidden_dim) -> 4 x (batch, captions, hidden_dim)
         i, f, g, o = ops.split(sum(ops.cast(part, h.dtype) for part in parts), 4, axis=-1)  # (1)

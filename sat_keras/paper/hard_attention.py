@@ -176,7 +176,6 @@ class HardAttention(BahdanauAttention):
         chosen = ops.one_hot(locations, weights.shape[-1], dtype=self.compute_dtype)
         # a_s: (batch, queries, regions) x (batch, regions, feature_dim)
         drawn_context = ops.matmul(chosen, ops.cast(annotations, self.compute_dtype))
-        drawn_context = ops.cast(drawn_context, expected_context.dtype)
         expected = ops.cast(sampling.expected, expected_context.dtype)
         return expected * expected_context + (1 - expected) * drawn_context, weights
 

@@ -8,7 +8,7 @@ import pandas as pd
 from keras import ops
 
 from sat_keras.data.images import picture_errors
-from sat_keras.data.loaders import picture_batches
+from sat_keras.data.loaders import input_batches
 from sat_keras.paper.captioner import Caption, Captioner, caption_search
 
 SEARCH_BATCH = 64  # pictures decoded at a time
@@ -69,5 +69,4 @@ def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
         source: `FeatureCache` or `PictureSource`.
         image_ids: Sequence of image ids.
     """
-    name = getattr(source, "input_name", "annotations")
-    return picture_batches(image_ids, source, SEARCH_BATCH).map(lambda x: {name: x})
+    return input_batches(image_ids, source, SEARCH_BATCH)

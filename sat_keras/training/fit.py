@@ -259,7 +259,12 @@ def _source(
     """Returns pixels for an encoder that is trained, otherwise annotation vectors."""
     if config.encoder_trainable:
         table = pd.concat(splits.values())
-        return PictureSource(table, encoder.resize_images, allow_truncated=allow_truncated)
+        return PictureSource(
+            table,
+            encoder.resize_images,
+            allow_truncated=allow_truncated,
+            region_mask=encoder.region_mask,
+        )
     options = {"allow_truncated": allow_truncated, "progress": verbose == 1}
     extract_features(splits["train"], encoder, features, mirror=config.mirror, **options)
     return extract_features(splits["dev"], encoder, features, **options)
