@@ -21,6 +21,7 @@ from sat_keras.cli import (
     train,
 )
 from sat_keras.cli.errors import sentence, short_warnings
+from sat_keras.training.signals import Terminated
 
 COMMANDS = {
     "train": train,
@@ -55,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         # As in `sat-keras ... | head -1`, see "Note on SIGPIPE" in Python's module `signal`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     except Exception as error:
         if "--debug" in argv:
             raise

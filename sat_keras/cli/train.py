@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         load_pretrained,
         make_encoder,
     )
+    from sat_keras.training.signals import sigterm_raises
 
     keep_freed_memory()
     config = options.make_config(arguments)
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
         return
     try:
-        with recorded_run(arguments.out, arguments.command_line, config):
+        with sigterm_raises(), recorded_run(arguments.out, arguments.command_line, config):
             log = train_captioner(
                 config,
                 table,
