@@ -342,10 +342,10 @@ def _recurrence(present: tuple[str, ...]) -> Callable[..., Any]:
             upstream = args[0] if upstream is None else upstream
             found = _backward(upstream, outputs, inputs)
             # Noise and mask have no gradient.
-            return [
+            return tuple(
                 found[name] if name in found else ops.zeros_like(value)
                 for name, value in zip(present, tensors, strict=True)
-            ]
+            )
 
         return outputs, gradient
 
