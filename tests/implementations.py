@@ -85,18 +85,20 @@ def run(implementation: str, options: dict, precision: str) -> dict[str, np.ndar
         weight.assign(generator.normal(size=weight.shape, scale=0.7))
     # Hard attention draws in training; the likeliest region is a matter of inference.
     training = (options["hard_attention"] or {}).get("inference") != "argmax"
-    found: dict[str, np.ndarray] = {}
+
+    def outputs():
+        return decoder(token_ids.astype("int32"), annotations, mask=mask, training=training)
 
     def loss():
-        outputs = decoder(token_ids.astype("int32"), annotations, mask=mask, training=training)
+        found = outputs()
         total = 0.0
         for key in ("logits", "attention_weights", "gate"):
-            value = ops.cast(outputs[key], "float32")
+            value = ops.cast(found[key], "float32")
             weight = np.random.default_rng(len(key)).normal(size=value.shape).astype("float32")
             total = total + ops.sum(value * ops.convert_to_tensor(weight))
-        found.update({key: numpy(value) for key, value in outputs.items()})
         return total
 
+    found = {key: numpy(value) for key, value in outputs().items()}
     gradients = weight_gradients(decoder, loss)
     for path, gradient in gradients.items():
         found[f"gradient of {path}"] = numpy(ops.cast(gradient, "float32"))
