@@ -124,4 +124,10 @@ def assert_equal(options: dict, precision: str) -> None:
             error = np.linalg.norm(fused[key] - expected) / norm
             assert error < (0.1 if "bfloat16" in precision else 0.02), (key, error)
         else:
-            np.testing.assert_allclose(fused[key], expected, rtol=1e-5, atol=1e-5, err_msg=key)
+            # A matrix product that sums in another order may round a number up instead of down.
+            is_equal = np.isclose(fused[key], expected, rtol=1e-5, atol=1e-5)
+            assert is_equal.mean() > 0.95, (key, is_equal.mean())
+            rounding = 2.0**-7 if "bfloat16" in precision else 2.0**-10
+            np.testing.assert_allclose(
+                fused[key], expected, rtol=2 * rounding, atol=2 * rounding, err_msg=key
+            )
