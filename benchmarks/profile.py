@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.searching import BATCH, BEAMS, PRETRAINED
 from benchmarks.training import SIZES, SMALL, train_step
-from sat_keras.paper.captioner import caption_search
+from sat_keras.captioning.model import caption_search
 from sat_keras.training.pretrained import load_pretrained
 
 # What an operation's name ends in, and XLA's name for running a compiled function.

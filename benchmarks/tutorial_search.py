@@ -99,7 +99,7 @@ def search(decoder, annotations, beam_size, length_penalty, longest):
     Args:
         decoder: `Decoder`.
         annotations: Array of shape `(num_regions, feature_dim)`.
-        beam_size, length_penalty: As in `sat_keras.search.search.beam_search`.
+        beam_size, length_penalty: As in `sat_keras.beam_search`.
         longest: Integer, its `max_length`.
 
     Returns:

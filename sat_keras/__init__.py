@@ -2,8 +2,8 @@
 
 Start reading in `paper`, where every equation of the paper is the code that runs. The other rooms,
 from the bottom up: `config`, `backend`, `search`, `evaluation`, `data` and `datasets`, `cnn`,
-`fast`, `paper`, `training`, `baselines`, `analysis`, `plots`, `cli`. A room imports only from rooms
-before it in this list.
+`fast`, `captioning`, `paper`, `training`, `baselines`, `analysis`, `plots`, `cli`. A room imports
+only from rooms before it in this list.
 
 Public names are imported at their first use: `import sat_keras` is quick, and layers, model and
 search run where TensorFlow is not installed.
@@ -52,9 +52,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "datasets": ("load_dataset",),
         "evaluation": ("score_captions",),
+        "captioning": ("Caption", "CaptionSearch"),
         "paper": (
-            *("AttentionDecoder", "BahdanauAttention", "Caption", "CaptionSearch", "Captioner"),
-            *("HardAttention", "ImageEncoder"),
+            *("AttentionDecoder", "BahdanauAttention", "Captioner", "HardAttention"),
+            "ImageEncoder",
         ),
         "plots": ("attention_html", "plot_attention", "plot_history"),
         "search": ("beam_search", "greedy_search", "sample_search"),

@@ -6,7 +6,8 @@ import pytest
 from gradients import numpy, random, weight_gradients
 from keras import ops
 
-from sat_keras.paper.decoder import AttentionDecoder, forget_gate_bias
+from sat_keras.backend.dense import forget_gate_bias
+from sat_keras.paper.decoder import AttentionDecoder
 
 BATCH, CAPTIONS, STEPS = 2, 3, 4
 REGIONS, FEATURES, VOCABULARY = 5, 6, 11

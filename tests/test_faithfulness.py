@@ -6,9 +6,10 @@ from keras import ops
 
 from sat_keras.analysis import summary
 from sat_keras.analysis.occlusion import CHOICES, occlusion_statistics
+from sat_keras.captioning.caption import Caption
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import START_ID, Tokenizer
-from sat_keras.paper.captioner import Caption, Captioner
+from sat_keras.paper.captioner import Captioner
 
 TOKENIZER = Tokenizer.from_captions(["a dog runs", "a red cat sits"])
 REGIONS, WORDS = 6, TOKENIZER.vocabulary_size

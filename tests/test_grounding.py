@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from sat_keras.analysis import ground_captions, score_attention
+from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.config.config import Config
 from sat_keras.datasets import boxes, scenes
-from sat_keras.paper.captioner import Caption
 
 
 def caption(text):

@@ -13,7 +13,8 @@ from keras import ops
 from sat_keras.config.config import Config
 from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.captioner import Captioner
-from sat_keras.paper.hard_attention import HardAttention, Reinforce, Sampling, location_entropy
+from sat_keras.paper.hard_attention import HardAttention, Sampling
+from sat_keras.paper.reinforce import Reinforce, location_entropy
 
 SAMPLES = 20_000
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.evaluation.scores import caption_statistics, score_pictures
-from sat_keras.paper.captioner import Caption
 from sat_keras.plots import report
 from sat_keras.plots.report import write_report
 

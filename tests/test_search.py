@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.search.search import beam_search, greedy_search, sample_search
+from sat_keras.search.beam import beam_search
+from sat_keras.search.sampling import greedy_search, sample_search
 
 PAD, UNK, START, END, *WORDS = range(6)
 VOCABULARY_SIZE = 6

@@ -8,7 +8,8 @@ from keras import ops
 
 from sat_keras.analysis.search_tree import trace_search
 from sat_keras.plots import plot_beam_tree
-from sat_keras.search.search import beam_search, greedy_search
+from sat_keras.search.beam import beam_search
+from sat_keras.search.sampling import greedy_search
 
 PAD, START, END, *WORDS = range(5)
 VOCABULARY = ["", "<start>", "<end>", "a", "b"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sat_keras.paper.captioner import Caption
+from sat_keras.captioning.caption import Caption
 from sat_keras.plots.attention_maps import describe_attention, fit_picture, upsample_attention
 from sat_keras.plots.widget import attention_html, caption_html
 
@@ -91,11 +91,12 @@ def test_a_photo_is_small(attention):
 
 
 def test_without_scripts_there_is_the_figure_with_its_description(image, attention):
+    open_figures = plt.get_fignums()
     (still,) = Page(attention_html(image, WORDS, attention)).attributes("img")
     assert still["alt"] == describe_attention(WORDS, attention)
     picture = read_picture(still["src"])
     assert picture.width > 2 * picture.height  # four panels in a row
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_figures
 
 
 def test_it_needs_nothing_from_elsewhere(image, attention):

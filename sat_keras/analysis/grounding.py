@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.images import load_image
-from sat_keras.paper.captioner import Caption
 
 # From a caption's words and a picture's rows of the table of objects, to the boxes of each word:
 # None, one box `(x0, y0, x1, y1)` or several.

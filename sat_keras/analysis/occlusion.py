@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from sat_keras.captioning.caption import Caption
 from sat_keras.data.tokenizer import START_ID
-from sat_keras.paper.captioner import Caption
 
 # Share of a picture's regions that is hidden.
 OCCLUDED_SHARE = 0.1

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from sat_keras.search.search import SearchResult, StepFunction
+from sat_keras.search.loop import SearchResult, StepFunction
 
 # Position of a row that continues a finished hypothesis. The search ignores such rows.
 _NONE = -1
@@ -49,7 +49,7 @@ def trace_search(
 
     Args:
         search: `beam_search`, `greedy_search` or, with one sample, `sample_search`.
-        step: The step function, see `sat_keras.search.search`.
+        step: The step function, see `sat_keras.search.loop`.
         states: Nest of initial states of shape `(1, 1, ...)`.
         end_id: Integer, id of the token that ends a caption.
         **arguments: The search's other arguments.

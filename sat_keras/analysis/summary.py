@@ -12,8 +12,9 @@ from sat_keras.analysis.grounding import WordsToBoxes, ground_captions
 from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
 from sat_keras.analysis.statistics import attention_scores, attention_statistics
+from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
-from sat_keras.paper.captioner import Caption, Captioner
+from sat_keras.paper.captioner import Captioner
 from sat_keras.training.fit import annotate_pictures
 
 # Pictures that pass through the CNN and whose annotation vectors are held at a time. With VGG16 the

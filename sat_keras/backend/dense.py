@@ -1,4 +1,4 @@
-"""A dense layer that is one matrix product, whatever the rank of its inputs."""
+"""Dense layers as one matrix product whatever the rank of their inputs, and an initialiser."""
 
 from typing import Any
 
@@ -49,3 +49,56 @@ class RowDense(keras.layers.Dense):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "float_outputs": self.float_outputs}
+
+
+@keras.saving.register_keras_serializable("sat_keras")
+class ScoreVector(keras.Layer):
+    """Computes the scores `v . x` in float32 at any precision, for the softmax over regions.
+
+    Args:
+        **kwargs: Arguments of `keras.Layer`.
+
+    Call arguments:
+        hidden: Float32 tensor of shape `(..., attention_dim)`.
+
+    Returns:
+        Float32 tensor of shape `(...)`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.initializer = keras.initializers.GlorotUniform()
+
+    def build(self, hidden_shape: Any) -> None:
+        self.kernel = self.add_weight(
+            shape=(hidden_shape[-1], 1), initializer=self.initializer, name="kernel"
+        )
+
+    def call(self, hidden: Any) -> Any:
+        # Rounded to the compute dtype as all weights are, then multiplied in float32.
+        kernel = ops.cast(ops.cast(self.kernel, self.compute_dtype), hidden.dtype)
+        return ops.tensordot(hidden, kernel[:, 0], axes=1)
+
+
+@keras.saving.register_keras_serializable("sat_keras")
+def forget_gate_bias(shape: Any, dtype: Any = None) -> Any:
+    """Initialises the LSTM's biases with 0, those of the forget gate with 1.
+
+    Args:
+        shape: Tuple `(4 * hidden_dim,)`.
+        dtype: Data type of the result.
+
+    Returns:
+        Tensor of that shape.
+
+    Reference:
+        Jozefowicz et al. 2015, as `unit_forget_bias` of `keras.layers.LSTM`.
+    """
+    quarter = shape[0] // 4
+    parts = ops.zeros(quarter, dtype), ops.ones(quarter, dtype), ops.zeros(2 * quarter, dtype)
+    return ops.concatenate(parts)
+
+
+def float_dtype(compute_dtype: str) -> str:
+    """Returns the dtype of softmax, gates and LSTM state: float32, or float64 where all is."""
+    return "float64" if compute_dtype == "float64" else "float32"

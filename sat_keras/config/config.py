@@ -66,6 +66,33 @@ class Config(SearchConfig, TrainingConfig, ModelConfig):
             )
         return dataclasses.replace(self, **changes)
 
+    @property
+    def decoder_options(self) -> dict[str, Any]:
+        """Arguments of `AttentionDecoder` that are fields of the same name."""
+        names = (
+            *("embedding_dim", "hidden_dim", "attention_dim", "dropout", "embedding_dropout"),
+            *("annotation_dropout", "initial_dim", "use_gate", "use_deep_output"),
+            *("use_output_tanh", "tie_embeddings", "normalize_annotations", "use_word_query"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def hard_attention_options(self) -> dict[str, Any]:
+        """Arguments of `HardAttention`."""
+        return {
+            "samples": self.attention_samples,
+            "expected_probability": self.expected_probability,
+            "expected_per": self.expected_per,
+            "inference": self.context,
+            "seed": self.seed,
+        }
+
+    @property
+    def reinforce_options(self) -> dict[str, Any]:
+        """Arguments of `Reinforce`."""
+        names = ("score_weight", "entropy_weight", "reward", "baseline")
+        return {"samples": self.attention_samples} | {name: getattr(self, name) for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a flat dictionary of values that JSON knows."""
         return {**dataclasses.asdict(self), "grid_shape": list(self.grid_shape)}

@@ -5,15 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from sat_keras.backend.dense import RowDense
+from sat_keras.backend.dense import RowDense, ScoreVector, float_dtype
 
 # exp(-1e9) is 0 in float32: the softmax gives a masked region no weight.
 MASKED_SCORE = -1e9
-
-
-def float_dtype(compute_dtype: str) -> str:
-    """Returns the dtype of softmax, gates and LSTM state: float32, or float64 where all is."""
-    return "float64" if compute_dtype == "float64" else "float32"
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -126,26 +121,14 @@ class BahdanauAttention(keras.Layer):
 
     def draw(
         self, shape: Any, training: bool = False, context: str | None = None, seed: Any = None
-    ):
-        """Draws the regions' noise: soft attention needs none. See `HardAttention.draw`.
-
-        Args:
-            shape: Not used.
-            training: Not used.
-            context: `"expected"`, or `None` for it.
-            seed: Not used.
-
-        Returns:
-            `None`.
-
-        Raises:
-            ValueError: If another context is asked for.
-        """
+    ) -> Any:
+        """Returns `None`, since soft attention draws nothing; see `HardAttention.draw`."""
         if context not in (None, "expected"):
             raise ValueError(
                 "Soft attention has the context 'expected' only; train with attention='hard' for "
                 f"others. Received: context={context!r}"
             )
+        return None
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
         return None  # the mask is of the regions, over which the outputs are summed
@@ -156,32 +139,3 @@ class BahdanauAttention(keras.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "attention_dim": self.attention_dim}
-
-
-@keras.saving.register_keras_serializable("sat_keras")
-class ScoreVector(keras.Layer):
-    """Computes the scores `v . x` in float32 at any precision, for the softmax over regions.
-
-    Args:
-        **kwargs: Arguments of `keras.Layer`.
-
-    Call arguments:
-        hidden: Float32 tensor of shape `(..., attention_dim)`.
-
-    Returns:
-        Float32 tensor of shape `(...)`.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.initializer = keras.initializers.GlorotUniform()
-
-    def build(self, hidden_shape: Any) -> None:
-        self.kernel = self.add_weight(
-            shape=(hidden_shape[-1], 1), initializer=self.initializer, name="kernel"
-        )
-
-    def call(self, hidden: Any) -> Any:
-        # Rounded to the compute dtype as all weights are, then multiplied in float32.
-        kernel = ops.cast(ops.cast(self.kernel, self.compute_dtype), hidden.dtype)
-        return ops.tensordot(hidden, kernel[:, 0], axes=1)

@@ -1,46 +1,25 @@
 """The `keras.Model`: picture in; sentence, attention weights and gate out."""
 
-import dataclasses
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from sat_keras.backend.devices import one_device, sum_over_devices
+from sat_keras.backend.devices import sum_over_devices
+from sat_keras.captioning.model import CaptionModel
 from sat_keras.config.config import Config
-from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
+from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.decoder import AttentionDecoder
 from sat_keras.paper.encoder import ImageEncoder
-from sat_keras.paper.hard_attention import Reinforce, location_entropy
 from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty
-from sat_keras.search.search import beam_search
+from sat_keras.paper.reinforce import Reinforce, location_entropy
+from sat_keras.search.loop import StepFunction
 
 FILE_FORMAT = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Caption:
-    """A sentence about a picture, with the attention weights of each of its words.
-
-    Attributes:
-        text: The sentence.
-        words: List of its words.
-        attention: Array of shape `(num_words, rows, columns)`, the attention weights of each word
-            over the annotation grid. Each map sums to 1.
-        gate: Array of shape `(num_words,)`, the gate beta of each word, 0 to 1.
-        log_probability: Float, the caption's log-probability in nats, including the end token.
-    """
-
-    text: str
-    words: list[str]
-    attention: np.ndarray
-    gate: np.ndarray
-    log_probability: float
-
-
 @keras.saving.register_keras_serializable("sat_keras")
-class Captioner(keras.Model):
+class Captioner(CaptionModel):
     """Show, Attend and Tell: an image encoder and a decoder with attention.
 
     Trains with teacher forcing by `fit` on the batches of `sat_keras.data.loaders`. The loss is
@@ -102,11 +81,7 @@ class Captioner(keras.Model):
         implementation: str = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.searches = _Searches()
-        self.config = config
-        self.tokenizer = tokenizer
-        self.encoder = encoder
+        super().__init__(config, tokenizer, encoder, **kwargs)
         if encoder is not None:
             expected = (tuple(config.grid_shape), config.feature_dim)
             if (tuple(encoder.grid_shape), encoder.feature_dim) != expected:
@@ -124,91 +99,48 @@ class Captioner(keras.Model):
             )
         self.decoder = AttentionDecoder(
             vocabulary_size=vocabulary_size,
-            embedding_dim=config.embedding_dim,
-            hidden_dim=config.hidden_dim,
-            attention_dim=config.attention_dim,
-            dropout=config.dropout,
-            embedding_dropout=config.embedding_dropout,
-            annotation_dropout=config.annotation_dropout,
-            initial_dim=config.initial_dim,
-            use_gate=config.use_gate,
-            use_deep_output=config.use_deep_output,
-            use_output_tanh=config.use_output_tanh,
-            tie_embeddings=config.tie_embeddings,
-            normalize_annotations=config.normalize_annotations,
-            use_word_query=config.use_word_query,
-            hard_attention=self._hard_attention(),
+            hard_attention=config.hard_attention_options if config.attention == "hard" else None,
             implementation=implementation,
+            **config.decoder_options,
             dtype=self.dtype_policy,
             name="decoder",
         )
         self.decoder.build((None, None, None), (None, config.num_regions, config.feature_dim))
         self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
         self.penalty_tracker = keras.metrics.Mean("penalty")
-        self.reinforce = None
+        self.reinforce: Any = None
         if config.attention == "hard":
             self.entropy_tracker = keras.metrics.Mean("entropy")
             self.baseline_tracker = keras.metrics.Mean("baseline")
             self.reinforce = Reinforce(
-                score_weight=config.score_weight,
-                entropy_weight=config.entropy_weight,
-                reward=config.reward,
-                baseline=config.baseline,
-                samples=config.attention_samples,
-                name="reinforce",
-                dtype="float32",
+                **config.reinforce_options, name="reinforce", dtype="float32"
             )
         self.built = True
 
-    def _hard_attention(self):
-        """Returns the options of `HardAttention`, or `None` for soft attention."""
-        config = self.config
-        if config.attention == "soft":
-            return None
-        return {
-            "samples": config.attention_samples,
-            "expected_probability": config.expected_probability,
-            "expected_per": config.expected_per,
-            "inference": config.context,
-            "seed": config.seed,
-        }
-
-    def copy_weights(self, other):
+    def copy_weights(self, other: "Captioner") -> None:
         """Copies the weights of a captioner of the same config, except those of its encoder.
 
         Args:
             other: A `Captioner`.
         """
         self.decoder.set_weights(other.decoder.get_weights())
-        if self.reinforce:
+        if self.reinforce and other.reinforce:
             self.reinforce.set_weights(other.reinforce.get_weights())
 
-    def annotate(self, inputs, training=False):
-        """Returns the annotation vectors of a batch, encoding its pictures if it has none.
-
-        Args:
-            inputs: Dictionary with `annotations` or `images`, as in the call.
-            training: Boolean, whether a trainable encoder is in training.
-
-        Returns:
-            Tensor of shape `(batch_size, num_regions, feature_dim)`.
-        """
-        if "annotations" in inputs:
-            return ops.cast(inputs["annotations"], self.compute_dtype)
-        if self.encoder is None:
-            raise ValueError(
-                "A captioner without an encoder needs `annotations`: give them, or an `encoder` "
-                f"for `images`. Received: inputs {sorted(inputs)}"
-            )
-        return self.encoder(inputs["images"], training=training)
-
-    def call(self, inputs, training=False):
+    def call(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
         annotations = self.annotate(inputs, training=training)
         return self.decoder(
             inputs["token_ids"], annotations, mask=inputs.get("mask"), training=training
         )
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         """Computes the loss of the class's description and updates the logged metrics.
 
         Args:
@@ -250,7 +182,7 @@ class Captioner(keras.Model):
             loss = loss + ops.sum(self._hard_terms(-cross_entropy, y_pred, weight, training))
         return loss / ops.maximum(sum_over_devices(captions), 1.0)
 
-    def _hard_terms(self, log_probability, y_pred, weight, training):
+    def _hard_terms(self, log_probability: Any, y_pred: Any, weight: Any, training: bool) -> Any:
         """Returns hard attention's part of the loss of every row, 0 outside training."""
         attention_weights = ops.cast(y_pred["attention_weights"], "float32")
         words = ops.sum(weight)
@@ -262,57 +194,15 @@ class Captioner(keras.Model):
         drawn = y_pred["locations"], y_pred["sampled"]
         return self.reinforce(log_probability, attention_weights, *drawn, weight, training=True)
 
-    def generate(
+    def step_function(
         self,
-        annotations,
-        beam_size=None,
-        length_penalty=None,
-        max_length=None,
-        context=None,
-        seed=None,
-        num_results=None,
-        mask=None,
-    ):
-        """Searches the best captions of a batch of annotated pictures.
-
-        Args:
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            beam_size: Integer, beams of the search, `config.beam_size` by default.
-            length_penalty: Float, see `sat_keras.search.beam_search`, `config.length_penalty`
-                by default.
-            max_length: Integer, most words of a caption, `config.max_length` by default.
-            context: `"expected"`, `"argmax"` or `"sampled"`, `config.context` by default. Soft
-                attention has the first only.
-            seed: Integer for the same draws of a `"sampled"` context at every call, the model's own
-                generator by default.
-            num_results: Integer, captions a picture, `beam_size` by default. The search ends sooner
-                with fewer.
-            mask: Boolean tensor of shape `(batch_size, num_regions)`, as in the call.
-
-        Returns:
-            A `SearchResult` with the record's `attention_weights`, shape
-            `(batch_size, num_results, steps, num_regions)`, and `gate`, shape
-            `(batch_size, num_results, steps)`.
-        """
-        config = self.config
-        beam_size = config.beam_size if beam_size is None else beam_size
-        steps = (config.max_length if max_length is None else max_length) + 1
-        draws = {"steps": steps, "rows": beam_size, "context": context, "seed": seed}
-        step, states = self.step_function(annotations, mask=mask, **draws)
-        return beam_search(
-            step,
-            states,
-            start_id=START_ID,
-            end_id=END_ID,
-            pad_id=PAD_ID,
-            forbidden_ids=(UNK_ID,),
-            beam_size=beam_size,
-            length_penalty=config.length_penalty if length_penalty is None else length_penalty,
-            max_length=steps,
-            num_results=num_results,
-        )
-
-    def step_function(self, annotations, steps=None, rows=None, context=None, seed=None, mask=None):
+        annotations: Any,
+        steps: int | None = None,
+        rows: int | None = None,
+        context: str | None = None,
+        seed: int | None = None,
+        mask: Any = None,
+    ) -> tuple[StepFunction, Any]:
         """Returns the step function and the initial states of a search over annotated pictures.
 
         Args:
@@ -323,8 +213,8 @@ class Captioner(keras.Model):
             context, seed, mask: As of `generate`.
 
         Returns:
-            Tuple `(step, states)`, see `sat_keras.search`. The record has `attention_weights` and
-            `gate`.
+            Tuple `(step, states)`, see `sat_keras.search.loop`. The record has
+            `attention_weights` and `gate`.
 
         Example:
 
@@ -345,7 +235,7 @@ class Captioner(keras.Model):
         shape = (steps, batch_size, rows, num_regions)
         sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
 
-        def step(token_ids, states):
+        def step(token_ids: Any, states: Any) -> Any:
             lstm = {"hidden": states["hidden"], "cell": states["cell"]}
             now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
             logits, lstm, record = advance(token_ids, lstm, now)
@@ -354,74 +244,7 @@ class Captioner(keras.Model):
 
         return step, {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
 
-    def caption(
-        self, images: Any = None, annotations: Any = None, mask: Any = None, **search: Any
-    ) -> list[Caption]:
-        """Describes each picture in a sentence.
-
-        Args:
-            images: RGB pictures in 0..255: an array `(batch_size, height, width, 3)`, or a list of
-                arrays `(height, width, 3)` of any sizes.
-            annotations: Array of shape `(batch_size, num_regions, feature_dim)`, in place of
-                `images`.
-            mask: Boolean array of shape `(batch_size, num_regions)`, `False` for padding. An
-                encoder with `resize="pad"` provides it for `images`.
-            **search: Other arguments of `generate`, such as `beam_size`.
-
-        Returns:
-            List of `Caption`, one a picture.
-
-        Raises:
-            ValueError: If there is no tokenizer, or neither images nor annotations.
-
-        Example:
-
-        >>> for caption in captioner.caption([photo]):
-        ...     print(caption.text)
-        """
-        if (images is None) == (annotations is None):
-            raise ValueError(
-                "Expected either `images` or `annotations`. Received: "
-                f"images={type(images).__name__}, annotations={type(annotations).__name__}"
-            )
-        if len(annotations if images is None else images) == 0:
-            return []
-        encoder = self.encoder
-        if images is None:
-            inputs = {"annotations": np.asarray(annotations)}
-        elif encoder is None:
-            inputs = {"images": self.annotate({"images": images})}  # raises, naming the remedy
-        else:
-            resized = [ops.convert_to_numpy(encoder.resize_images(x)) for x in images]
-            inputs = {"images": np.stack(resized)}
-            if mask is None and encoder.resize == "pad":
-                mask = [encoder.region_mask(*np.shape(x)[:2]) for x in images]
-        if mask is not None:
-            inputs["mask"] = np.asarray(mask, "bool")
-        return self.read(caption_search(self, **search).predict(inputs, verbose=0))
-
-    def read(self, found):
-        """Converts the result of `CaptionSearch.predict` to captions.
-
-        Args:
-            found: Dictionary of arrays, see `CaptionSearch`.
-
-        Returns:
-            List of `Caption`, the best one of each picture.
-        """
-        if self.tokenizer is None:
-            raise ValueError(
-                "Sentences need a tokenizer: make the captioner with one. Received: tokenizer=None"
-            )
-        return [self._read_one(*row) for row in zip(*(found[name] for name in FOUND), strict=True)]
-
-    def _read_one(self, token_ids, log_probability, attention_weights, gate):
-        text = self.tokenizer.detokenize(token_ids)
-        words = text.split()
-        maps = np.reshape(attention_weights[: len(words)], (-1, *self.config.grid_shape))
-        return Caption(text, words, maps, gate[: len(words)], float(log_probability))
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "file_format": FILE_FORMAT,
@@ -432,7 +255,7 @@ class Captioner(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "Captioner":
         config = dict(config)
         file_format = config.pop("file_format", None)
         if file_format != FILE_FORMAT:
@@ -449,72 +272,3 @@ class Captioner(keras.Model):
             config["encoder"], custom_objects={"sat_keras>ImageEncoder": ImageEncoder}
         )
         return cls(**config)
-
-
-FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
-
-
-class CaptionSearch(keras.Model):
-    """A captioner's search as a model, so that `predict` compiles it and runs over a data set.
-
-    Args:
-        captioner: A `Captioner`.
-        **search: Other arguments of `Captioner.generate`, such as `beam_size`.
-
-    Call arguments:
-        inputs: Dictionary with `annotations` or `images`, and `mask`, as of `Captioner`.
-
-    Returns:
-        Dictionary of each picture's best caption: `token_ids`, shape `(batch_size, steps)`,
-        `log_probability`, shape `(batch_size,)`, `attention_weights`, shape
-        `(batch_size, steps, num_regions)`, and `gate`, shape `(batch_size, steps)`.
-    """
-
-    def __init__(self, captioner, **search):
-        super().__init__()
-        self.captioner = captioner
-        self.search = search
-        self.built = True
-        self.compile(jit_compile=keras.backend.backend() == "jax")
-
-    def predict(self, *args, **kwargs):
-        with one_device():
-            return super().predict(*args, **kwargs)
-
-    def call(self, inputs):
-        annotations = self.captioner.annotate(inputs)
-        result = self.captioner.generate(
-            annotations, num_results=1, mask=inputs.get("mask"), **self.search
-        )
-        return {
-            "token_ids": result.token_ids[:, 0],
-            "log_probability": result.log_probability[:, 0],
-            "attention_weights": result.record["attention_weights"][:, 0],
-            "gate": result.record["gate"][:, 0],
-        }
-
-
-def caption_search(captioner: Captioner, **search: Any) -> CaptionSearch:
-    """Returns a captioner's `CaptionSearch`, the same one for the same options.
-
-    Compiling a search takes seconds, so the captioner keeps those that it has used.
-
-    Args:
-        captioner: A `Captioner`.
-        **search: Arguments of `CaptionSearch`.
-
-    Returns:
-        A `CaptionSearch`.
-    """
-    options = tuple(sorted(search.items()))
-    searches = captioner.searches.by_options
-    if options not in searches:
-        searches[options] = CaptionSearch(captioner, **search)
-    return searches[options]
-
-
-class _Searches:
-    """The searches that a captioner has compiled. No dictionary: Keras would save its models."""
-
-    def __init__(self) -> None:
-        self.by_options: dict[tuple, CaptionSearch] = {}

@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from sat_keras import fast
-from sat_keras.backend.dense import RowDense
+from sat_keras.backend.dense import RowDense, float_dtype, forget_gate_bias
 from sat_keras.backend.scan import scan, unpack
-from sat_keras.paper.attention import BahdanauAttention, float_dtype
+from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.hard_attention import HardAttention, Sampling, draw_locations
 
 States = dict[str, Any]
@@ -140,8 +140,8 @@ class AttentionDecoder(keras.Layer):
     def _make_layers(self) -> None:
         """Creates the layers; those that a switch leaves out are `None`."""
 
-        def dense(units: int, name: str, **options: Any) -> RowDense:
-            return RowDense(units, name=name, dtype=self.dtype_policy, **options)
+        def dense(units: Any, name: str, used: Any = True, **options: Any) -> Any:
+            return RowDense(units, name=name, dtype=self.dtype_policy, **options) if used else None
 
         def drop(rate: float, name: str) -> keras.layers.Dropout:
             return keras.layers.Dropout(rate, name=name, dtype=self.dtype_policy)
@@ -166,17 +166,13 @@ class AttentionDecoder(keras.Layer):
             dtype=self.dtype_policy,
         )
         # Pre-activation of beta, in float32 at any precision.
-        self.gate = dense(1, "gate", float_outputs=True) if self.use_gate else None
+        self.gate = dense(1, "gate", self.use_gate, float_outputs=True)
         # The previous word's parts of the query and of the gate.
-        self.word_query = (
-            dense(self.attention_dim + self.use_gate, "word_query", use_bias=False)
-            if self.use_word_query
-            else None
+        self.word_query = dense(
+            self.attention_dim + self.use_gate, "word_query", self.use_word_query, use_bias=False
         )
-        self.initial_shared = (
-            dense(self.initial_dim, "initial_shared", activation="relu")
-            if self.initial_dim
-            else None
+        self.initial_shared = dense(
+            self.initial_dim, "initial_shared", self.initial_dim, activation="relu"
         )
         self.initial_hidden = dense(hidden_dim, "initial_hidden", activation="tanh")
         self.initial_cell = dense(hidden_dim, "initial_cell", activation="tanh")
@@ -189,12 +185,10 @@ class AttentionDecoder(keras.Layer):
             4 * hidden_dim, "lstm_hidden", use_bias=False, kernel_initializer="orthogonal"
         )
         self.lstm_context = dense(4 * hidden_dim, "lstm_context", use_bias=False)
-        if self.use_deep_output:
-            self.output_hidden = dense(embedding_dim, "output_hidden")
-            self.output_context = dense(embedding_dim, "output_context", use_bias=False)
-        self.output_words = (
-            None if self.tie_embeddings else dense(self.vocabulary_size, "output_words")
-        )
+        deep = self.use_deep_output
+        self.output_hidden = dense(embedding_dim, "output_hidden", deep)
+        self.output_context = dense(embedding_dim, "output_context", deep, use_bias=False)
+        self.output_words = dense(self.vocabulary_size, "output_words", not self.tie_embeddings)
         self.drop_output = drop(self.dropout, "drop_output")
         self.drop_hidden = drop(self.dropout, "drop_hidden")
         self.drop_embedding = drop(self.embedding_dropout, "drop_embedding")
@@ -205,28 +199,25 @@ class AttentionDecoder(keras.Layer):
     def build(self, token_ids_shape: Any, annotations_shape: Any, **_: Any) -> None:
         feature_dim = annotations_shape[-1]
         hidden, embedding = (None, None, self.hidden_dim), (None, None, self.embedding_dim)
-        context = (None, None, feature_dim)
-        self.embedding.build(token_ids_shape)
-        self.normalize.build(annotations_shape)
+        context, mean = (None, None, feature_dim), (None, self.initial_dim or feature_dim)
         self.attention.build(hidden, annotations_shape)
-        mean = (None, feature_dim)
-        if self.initial_shared:
-            self.initial_shared.build(mean)
-            mean = (None, self.initial_dim)
-        self.initial_hidden.build(mean)
-        self.initial_cell.build(mean)
-        self.lstm_embedding.build(embedding)
-        self.lstm_hidden.build(hidden)
-        self.lstm_context.build(context)
-        if self.gate:
-            self.gate.build(hidden)
-        if self.word_query:
-            self.word_query.build(embedding)
-        if self.use_deep_output:
-            self.output_hidden.build(hidden)
-            self.output_context.build(context)
-        if self.output_words:
-            self.output_words.build(embedding if self.use_deep_output else hidden)
+        for layer, shape in (
+            (self.embedding, token_ids_shape),
+            (self.normalize, annotations_shape),
+            (self.initial_shared, (None, feature_dim)),
+            (self.initial_hidden, mean),
+            (self.initial_cell, mean),
+            (self.lstm_embedding, embedding),
+            (self.lstm_hidden, hidden),
+            (self.lstm_context, context),
+            (self.gate, hidden),
+            (self.word_query, embedding),
+            (self.output_hidden, hidden),
+            (self.output_context, context),
+            (self.output_words, embedding if self.use_deep_output else hidden),
+        ):
+            if layer is not None:
+                layer.build(shape)
 
     # Before the loop, once for a picture
 
@@ -491,22 +482,3 @@ class AttentionDecoder(keras.Layer):
             *("use_word_query", "hard_attention", "implementation"),
         )
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-@keras.saving.register_keras_serializable("sat_keras")
-def forget_gate_bias(shape: Any, dtype: Any = None) -> Any:
-    """Initialises the LSTM's biases with 0, those of the forget gate with 1.
-
-    Args:
-        shape: Tuple `(4 * hidden_dim,)`.
-        dtype: Data type of the result.
-
-    Returns:
-        Tensor of that shape.
-
-    Reference:
-        Jozefowicz et al. 2015, as `unit_forget_bias` of `keras.layers.LSTM`.
-    """
-    quarter = shape[0] // 4
-    parts = ops.zeros(quarter, dtype), ops.ones(quarter, dtype), ops.zeros(2 * quarter, dtype)
-    return ops.concatenate(parts)

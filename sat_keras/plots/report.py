@@ -18,10 +18,10 @@ from PIL import Image
 
 from sat_keras.analysis.measures import attention_entropy
 from sat_keras.analysis.statistics import unit_of
+from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.images import load_image
 from sat_keras.evaluation.statistics import PictureScores
-from sat_keras.paper.captioner import Caption
 from sat_keras.plots.attention_maps import seen_box
 from sat_keras.plots.widget import TEMPLATES, attention_html
 

@@ -30,7 +30,7 @@ from sat_keras.plots.attention_maps import (
 from sat_keras.plots.style import figure_bytes
 
 if TYPE_CHECKING:
-    from sat_keras.paper.captioner import Caption
+    from sat_keras.captioning.caption import Caption
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("sat_keras.plots", ""),

@@ -1,6 +1,6 @@
-"""Greedy search, beam search and sampling over a step function; no model is known here.
+"""Greedy search, sampling and beam search over a step function; no model is known here.
 
-Read `search` from the top: the step function's contract, then the three searches.
+Read `loop`, the step function's contract, then `sampling` and `beam`.
 """
 
 from sat_keras import lazy_exports
@@ -8,6 +8,8 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "search": ("SearchResult", "StepFunction", "beam_search", "greedy_search", "sample_search"),
+        "loop": ("SearchResult", "StepFunction"),
+        "sampling": ("greedy_search", "sample_search"),
+        "beam": ("beam_search",),
     },
 )

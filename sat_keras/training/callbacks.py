@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from sat_keras.captioning.model import caption_search
 from sat_keras.evaluation.scores import score_captions
-from sat_keras.paper.captioner import caption_search
 
 
 class DevScores(keras.callbacks.Callback):

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
+from sat_keras.captioning.caption import Caption
+from sat_keras.captioning.model import caption_search
 from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import input_batches
-from sat_keras.paper.captioner import Caption, Captioner, caption_search
+from sat_keras.paper.captioner import Captioner
 
 SEARCH_BATCH = 64  # pictures decoded at a time
 

@@ -1,0 +1,14 @@
+"""What every captioning model does with its step function: search, sentences, compiled prediction.
+
+Read `caption`, the result, then `model`, the base class of `sat_keras.paper.Captioner`.
+"""
+
+from sat_keras import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "caption": ("Caption",),
+        "model": ("CaptionModel", "CaptionSearch", "caption_search"),
+    },
+)
