@@ -2,25 +2,25 @@
 
 import functools
 import platform
+from typing import Any
 
 import keras
 
 
-def fused(function):
-    """Let XLA make a few loops over memory of a function of tensors.
+def fused(function: Any) -> Any:
+    """Compiles a function of tensors by XLA, which fuses its operations into few loops over memory.
 
-    TensorFlow runs `tanh(a + b)` as two operations, each of which reads and writes a whole tensor;
-    for large ones that takes longer than the arithmetic. Compiled by XLA they are one. JAX does
-    that for a whole training step, and PyTorch runs the function as it stands. So it must be
-    written in `keras.ops`, and only where nothing but matrix products would stay outside: those
-    are faster in TensorFlow's own library.
+    TensorFlow runs `tanh(a + b)` as two operations, each of which reads and writes a whole tensor,
+    which takes longer than the arithmetic for large tensors. XLA fuses them into one. JAX compiles
+    the whole training step anyway, and PyTorch runs the function as it is, so the function must use
+    `keras.ops` alone. Keep matrix products outside: TensorFlow's own library computes them faster.
 
     Args:
-        function: Function of tensors, without other arguments, that returns tensors. Its sizes may
-            be unknown when it is called, but each new size is compiled anew.
+        function: Function of tensors, without other arguments, that returns tensors. Each new
+            combination of shapes compiles it again.
 
     Returns:
-        A function that does the same.
+        A function with the same result.
 
     Example:
 
@@ -30,7 +30,7 @@ def fused(function):
     """
 
     @functools.wraps(function)
-    def call(*tensors):
+    def call(*tensors: Any) -> Any:
         if keras.backend.backend() == "tensorflow" and has_fusion():
             return _compiled(function, *(tuple(tensor.shape) for tensor in tensors))(*tensors)
         return function(*tensors)
@@ -39,8 +39,8 @@ def fused(function):
 
 
 @functools.cache
-def has_fusion():
-    """Say whether XLA compiles what is `fused`: everything on JAX, nothing on PyTorch.
+def has_fusion() -> bool:
+    """Returns whether XLA compiles functions that are `fused`: always on JAX, never on PyTorch.
 
     Returns:
         Boolean.
@@ -54,9 +54,12 @@ def has_fusion():
 
 
 @functools.cache
-def _compiled(function, *shapes):
-    """Compile for these shapes: for known sizes TensorFlow would take what has unknown ones."""
+def _compiled(function: Any, *shapes: Any) -> Any:
+    """Compiles a function for these shapes.
+
+    A single `tf.function` would reuse a trace with unknown sizes for known ones, which is slower.
+    """
     import tensorflow as tf
 
-    # Without AutoGraph: it would read and rewrite functions in which there is nothing to rewrite.
+    # Without AutoGraph, which would parse functions that have nothing to rewrite.
     return tf.function(function, jit_compile=True, autograph=False)

@@ -76,13 +76,13 @@ class PictureResize(keras.layers.Resizing):
         self.resize = resize
 
     @property
-    def compute_dtype(self):
+    def compute_dtype(self) -> str | None:
         # In a TensorFlow graph Keras casts a preprocessing layer's input to this dtype, outside of
         # one it does not, so that pictures would be rounded to grey levels in the one place only.
         # None leaves them as they come.
         return None
 
-    def call(self, images, **kwargs):
+    def call(self, images: Any, **kwargs: Any) -> Any:
         images = self.backend.convert_to_tensor(images)
         shape = self.backend.shape(images)
         if len(shape) not in (3, 4) or shape[-1] != 3:
@@ -203,7 +203,7 @@ class PictureResize(keras.layers.Resizing):
             return tuple(max(1, int(x)) for x in scaled)
         return tuple(numpy.maximum(x, 1) for x in scaled)
 
-    def _restore_dtype(self, resized, images):
+    def _restore_dtype(self, resized: Any, images: Any) -> Any:
         dtype = keras.backend.standardize_dtype(images.dtype)
         if "float" in dtype:
             return self.backend.cast(resized, "float32")
@@ -211,17 +211,17 @@ class PictureResize(keras.layers.Resizing):
             resized = self.backend.numpy.clip(self.backend.numpy.round(resized), 0, 255)
         return self.backend.cast(resized, "uint8")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-3], self.image_size, self.image_size, 3)
 
-    def compute_output_spec(self, images, **kwargs):
+    def compute_output_spec(self, images: Any, **kwargs: Any) -> Any:
         dtype = keras.backend.standardize_dtype(images.dtype)
         return keras.KerasTensor(
             self.compute_output_shape(images.shape),
             dtype="float32" if "float" in dtype else "uint8",
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         base_config = keras.Layer.get_config(self)
         return {**base_config, "image_size": self.image_size, "resize": self.resize}
 

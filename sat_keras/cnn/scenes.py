@@ -1,6 +1,7 @@
 """A small CNN for the drawn scenes, trained with the decoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ class CoordinateChannels(keras.Layer):
         solution".
     """
 
-    def call(self, features):
+    def call(self, features: Any) -> Any:
         rows, columns = features.shape[1:3]
         y, x = (np.linspace(-1, 1, 2 * n + 1)[1::2] for n in (rows, columns))
         grid = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)[None]  # (1, rows, columns, 2)
@@ -44,7 +45,7 @@ class CoordinateChannels(keras.Layer):
         grid = ops.broadcast_to(grid, (batch_size, rows, columns, 2))
         return ops.concatenate([features, grid], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], input_shape[-1] + 2)
 
 

@@ -126,7 +126,7 @@ def image_dataset(
     """
     import tensorflow as tf
 
-    def read(path):
+    def read(path: Any) -> Any:
         picture = tf.numpy_function(
             lambda name: load_image(name, allow_truncated), [path], tf.uint8, stateful=False
         )

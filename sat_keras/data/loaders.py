@@ -7,7 +7,7 @@ or pixels when they are needed, a few minibatches ahead.
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -457,7 +457,7 @@ def _epochs(draw_epoch: Callable[[int], np.ndarray], first_epoch: int) -> tf.dat
     """Returns a dataset of one element, `draw_epoch(epoch)`, the epoch counting the passes."""
     epochs = itertools.count(first_epoch)
 
-    def one_epoch():
+    def one_epoch() -> Iterator[np.ndarray]:
         yield draw_epoch(next(epochs))
 
     return tf.data.Dataset.from_generator(

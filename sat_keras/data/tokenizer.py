@@ -137,7 +137,7 @@ class Tokenizer:
 
     normalize = staticmethod(normalize)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.vocabulary, (str, bytes, Mapping)):
             raise ValueError(
                 "`vocabulary` must be a sequence of strings in the order of their ids. "

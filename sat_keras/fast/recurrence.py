@@ -183,7 +183,7 @@ def mask_bias(mask: Any) -> Any:
 
 
 @fused
-def lstm_update(units, cell):
+def lstm_update(units: Any, cell: Any) -> Any:
     """Updates the LSTM from the pre-activations of its four gates.
 
     Args:
@@ -204,7 +204,7 @@ def lstm_update(units, cell):
 
 
 @fused
-def attention_factors(keys):
+def attention_factors(keys: Any) -> Any:
     """Computes `exp(2 k)`, the factor of a key or a query in the attention's hidden layer.
 
     Args:
@@ -281,7 +281,7 @@ def _select(weights: Any, locations: Any, expected: Any) -> Any:
     return expected * weights + (1 - expected) * chosen
 
 
-def _sigmoids(queries, factors):
+def _sigmoids(queries: Any, factors: Any) -> Any:
     """Computes `s_i` of the module's description from the factors of queries and keys.
 
     Args:
@@ -304,7 +304,7 @@ def _attend(query: Any, factors: Any, score_vector: Any, *mask_bias: Any) -> Any
 
 
 @fused
-def _open_gate(product, looked, bias):
+def _open_gate(product: Any, looked: Any, bias: Any) -> Any:
     """Computes the gate and the gated context."""
     gate = ops.sigmoid(ops.cast(ops.expand_dims(product, -1), "float32") + bias)
     return gate, gate * looked
@@ -461,7 +461,7 @@ def _selection(inputs: Inputs, saved: dict[str, Any]) -> Any:
 
 
 @fused
-def _lstm_derivatives(activations, cell, previous_cell):
+def _lstm_derivatives(activations: Any, cell: Any, previous_cell: Any) -> Any:
     """Computes the derivatives inside the LSTM that need no recursion.
 
     Returns:
@@ -482,7 +482,7 @@ def _lstm_derivatives(activations, cell, previous_cell):
 
 
 @fused
-def _lstm_gradient(d_hidden, d_cell, units, cells):
+def _lstm_gradient(d_hidden: Any, d_cell: Any, units: Any, cells: Any) -> Any:
     """Returns the gradients with respect to the pre-activations and the previous cell state."""
     cell_of_hidden, keep = ops.split(cells, 2, axis=-1)
     d_cell = d_cell + d_hidden * cell_of_hidden
@@ -494,20 +494,24 @@ def _lstm_gradient(d_hidden, d_cell, units, cells):
 
 
 @fused
-def _gate_gradient(d_context, d_gate, gate, looked):
+def _gate_gradient(d_context: Any, d_gate: Any, gate: Any, looked: Any) -> Any:
     """Returns the gradients with respect to the gate logit and the ungated context."""
     d_gate = d_gate + ops.sum(d_context * looked, axis=-1, keepdims=True)
     return d_gate * gate * (1 - gate), d_context * gate
 
 
-def _attention_gradient(d_weights, weights, query, factors, score_vector):
+def _attention_gradient(
+    d_weights: Any, weights: Any, query: Any, factors: Any, score_vector: Any
+) -> Any:
     """Returns the gradients with respect to the scores and the query."""
     d_scores, d_query = _sum_over_rows(d_weights, weights, query, factors, score_vector)
     return d_scores, ops.sum(d_query, axis=2)
 
 
 @fused
-def _sum_over_rows(d_weights, weights, query, factors, score_vector):
+def _sum_over_rows(
+    d_weights: Any, weights: Any, query: Any, factors: Any, score_vector: Any
+) -> Any:
     """Computes `_attention_gradient` up to the last sum, which is over rows of regions.
 
     XLA unrolls a short sum and vectorises it over 16 features. A sum over all regions stays a
@@ -523,7 +527,7 @@ def _sum_over_rows(d_weights, weights, query, factors, score_vector):
     return d_scores, 4 * score_vector * ops.sum(scored * (sigmoids * (1 - sigmoids)), axis=3)
 
 
-def _key_gradients(queries, factors, d_scores):
+def _key_gradients(queries: Any, factors: Any, d_scores: Any) -> Any:
     """Sums the gradients of the keys and the score vector over all steps and captions.
 
     Returns:
@@ -541,22 +545,22 @@ def _key_gradients(queries, factors, d_scores):
 
 
 @fused
-def _sum_slopes(queries, factors, d_scores):
+def _sum_slopes(queries: Any, factors: Any, d_scores: Any) -> Any:
     """Sums `d_e_i s_i (1 - s_i)` over the steps: `(batch, captions, regions, attention_dim)`."""
     sigmoids = _sigmoids(queries, factors)
     return ops.sum(ops.expand_dims(d_scores, -1) * (sigmoids * (1 - sigmoids)), axis=0)
 
 
 @fused
-def _sum_sigmoids(queries, factors, d_scores):
+def _sum_sigmoids(queries: Any, factors: Any, d_scores: Any) -> Any:
     """Sums `d_e_i s_i` over the steps: `(batch, captions, regions, attention_dim)`."""
     return ops.sum(ops.expand_dims(d_scores, -1) * _sigmoids(queries, factors), axis=0)
 
 
-def _sum_step_by_step(queries, factors, d_scores):
+def _sum_step_by_step(queries: Any, factors: Any, d_scores: Any) -> Any:
     """Computes both sums in the memory of one step, where XLA does not fuse them."""
 
-    def add(t, sums):
+    def add(t: Any, sums: Any) -> Any:
         sigmoids = _sigmoids(queries[t], factors)
         scored = ops.expand_dims(d_scores[t], -1) * sigmoids
         return sums[0] + scored * (1 - sigmoids), sums[1] + scored
@@ -565,17 +569,17 @@ def _sum_step_by_step(queries, factors, d_scores):
     return ops.fori_loop(0, ops.shape(queries)[0], add, (zeros, zeros))
 
 
-def _weight_gradient(inputs, d_outputs, dtype):
+def _weight_gradient(inputs: Any, d_outputs: Any, dtype: Any) -> Any:
     """Sums `inputs^T d_outputs` over steps, pictures and captions in one matrix product."""
     inputs = ops.reshape(ops.cast(inputs, dtype), (-1, inputs.shape[-1]))
     d_outputs = ops.reshape(ops.cast(d_outputs, dtype), (-1, d_outputs.shape[-1]))
     return ops.matmul(ops.transpose(inputs), d_outputs)
 
 
-def _sum_over_steps(weights, d_looked, dtype):
+def _sum_over_steps(weights: Any, d_looked: Any, dtype: Any) -> Any:
     """Computes the annotation vectors' gradient `sum_t alpha_t^T d z_t`, picture by picture."""
 
-    def rows(x):  # (steps, batch, captions, width) -> (batch, steps * captions, width)
+    def rows(x: Any) -> Any:  # (steps, batch, captions, width) -> (batch, steps * captions, width)
         x = ops.transpose(ops.cast(x, dtype), (1, 0, 2, 3))
         return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
 

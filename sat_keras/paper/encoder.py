@@ -138,11 +138,11 @@ class ImageEncoder(keras.Layer):
         mask = self.resize_images.region_mask(height, width, self.grid_shape)
         return (mask[:, ::-1] if mirror else mask).reshape(-1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         # __init__ has built the CNN, whose grid is needed before the first picture comes.
         self.built = True
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> Any:
         images = ops.cast(self.resize_images(images), "float32")
         if self._preprocess is not None:
             images = self._preprocess(images + 0.0)  # a copy: some families work in place
@@ -151,7 +151,7 @@ class ImageEncoder(keras.Layer):
         features = ops.reshape(features, (-1, self.num_regions, self.feature_dim))
         return ops.cast(features, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.num_regions, self.feature_dim)
 
     def describe(self) -> str:
@@ -175,7 +175,7 @@ class ImageEncoder(keras.Layer):
         settings = [cnn, self.layer, self.resize, self.image_size, self.compute_dtype]
         return fingerprint(settings, self.cnn.weights)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         base_config = super().get_config()
         cnn = keras.saving.serialize_keras_object(self.cnn) if self._is_own else self.cnn_name
         config = {
@@ -188,7 +188,7 @@ class ImageEncoder(keras.Layer):
         return {**base_config, **config}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "ImageEncoder":
         config = dict(config)
         if isinstance(config["cnn"], dict):
             config["cnn"] = keras.saving.deserialize_keras_object(config["cnn"])
