@@ -59,12 +59,12 @@ class Words(NamedTuple):
     Attributes:
         lstm: Tensor of shape `(steps, batch_size, captions, 4 * hidden_dim)`, the word's block of
             the LSTM, its bias included.
-        glance: Tensor of shape `(steps, batch_size, captions, attention_dim + has_gate)`, the
+        query_gate: Tensor of shape `(steps, batch_size, captions, attention_dim + has_gate)`, the
             word's parts of query and gate, or `None` where they do not know the word.
     """
 
     lstm: Any
-    glance: Any = None
+    query_gate: Any = None
 
 
 class Choice(NamedTuple):
@@ -83,7 +83,7 @@ class Inputs(NamedTuple):
     """All tensors of the loop; `None` for what a model does not have."""
 
     lstm: Any
-    glance: Any
+    query_gate: Any
     hidden: Any
     cell: Any
     annotations: Any
@@ -105,9 +105,9 @@ class Inputs(NamedTuple):
 
     def at(self, t: Any) -> tuple[Words, Choice | None]:
         """Returns the words and the choice of one step."""
-        glance = None if self.glance is None else self.glance[t]
+        query_gate = None if self.query_gate is None else self.query_gate[t]
         choice = None if self.noise is None else Choice(self.noise[t], self.expected)
-        return Words(self.lstm[t], glance), choice
+        return Words(self.lstm[t], query_gate), choice
 
 
 def attention_recurrence(
@@ -129,7 +129,7 @@ def attention_recurrence(
     3. `i, f, g, o = x + U h + W_z z`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`,
        `h = sigmoid(o) tanh(c)`
 
-    `words.glance` is added to `W_h h` and `w_beta . h`. With `choice`, hard attention: a drawn
+    `words.query_gate` is added to `W_h h` and `w_beta . h`. With `choice`, hard attention: a drawn
     region's annotation vector replaces `z_hat`, and no gradient flows from it to `alpha`.
 
     Matrix products have the dtype of the weights, everything else is float32 at any precision.
@@ -153,7 +153,7 @@ def attention_recurrence(
     """
     inputs = Inputs(
         lstm=words.lstm,
-        glance=words.glance,
+        query_gate=words.query_gate,
         hidden=ops.cast(hidden, "float32"),
         cell=ops.cast(cell, "float32"),
         annotations=annotations,
@@ -195,12 +195,12 @@ def lstm_update(units: Any, cell: Any) -> Any:
         Tuple `(hidden, cell, activations)`, the new states and the gates' activations, shape
         `(..., 4 * hidden_dim)`.
     """
-    write, keep, candidate, show = ops.split(units, 4, axis=-1)
-    write, keep, show = ops.sigmoid(write), ops.sigmoid(keep), ops.sigmoid(show)
-    candidate = ops.tanh(candidate)
-    cell = keep * cell + write * candidate
-    activations = ops.concatenate([write, keep, candidate, show], axis=-1)
-    return show * ops.tanh(cell), cell, activations
+    i, f, g, o = ops.split(units, 4, axis=-1)
+    i, f, o = ops.sigmoid(i), ops.sigmoid(f), ops.sigmoid(o)
+    g = ops.tanh(g)
+    cell = f * cell + i * g
+    activations = ops.concatenate([i, f, g, o], axis=-1)
+    return o * ops.tanh(cell), cell, activations
 
 
 @fused
@@ -237,7 +237,7 @@ def attention_step(
 
     Returns:
         Dictionary of float32 tensors of shape `(batch_size, captions, ...)`: the new `hidden` and
-        `cell`, the `context` after and `looked` before the gate, `attention_weights`, `gate` and
+        `cell`, the `context` after and `ungated` before the gate, `attention_weights`, `gate` and
         the `activations` of the LSTM's gates; with `choice` also `locations`, shape
         `(batch_size, captions, 1)`.
     """
@@ -245,22 +245,24 @@ def attention_step(
     products = ops.matmul(ops.cast(hidden, dtype), weights.kernels)
     attention_dim = factors.shape[-1]
     width = attention_dim + (weights.gate_bias is not None)
-    glance = products[..., :width]
-    if words.glance is not None:
-        glance = ops.cast(glance, "float32") + words.glance
+    query_gate = products[..., :width]
+    if words.query_gate is not None:
+        query_gate = ops.cast(query_gate, "float32") + words.query_gate
     masks = () if mask_bias is None else (mask_bias,)
-    attention_weights = _attend(glance[..., :attention_dim], factors, weights.score_vector, *masks)
+    attention_weights = _attend(
+        query_gate[..., :attention_dim], factors, weights.score_vector, *masks
+    )
     selection, located = attention_weights, {}
     if choice is not None:
         locations = ops.argmax(ops.log(attention_weights) + choice.noise, axis=-1)
         selection = _select(attention_weights, locations, choice.expected)
         located = {"locations": ops.cast(ops.expand_dims(locations, -1), "float32")}
-    looked = ops.matmul(ops.cast(selection, dtype), annotations)
-    looked = ops.cast(looked, "float32")
+    ungated = ops.matmul(ops.cast(selection, dtype), annotations)
+    ungated = ops.cast(ungated, "float32")
     if weights.gate_bias is None:
-        gate, context = ops.ones_like(looked[..., :1]), looked
+        gate, context = ops.ones_like(ungated[..., :1]), ungated
     else:
-        gate, context = _open_gate(glance[..., attention_dim], looked, weights.gate_bias)
+        gate, context = _open_gate(query_gate[..., attention_dim], ungated, weights.gate_bias)
     update = ops.matmul(ops.cast(context, dtype), weights.context_kernel)
     hidden, cell, activations = _update_lstm(words.lstm, products[..., width:], update, cell)
     return {
@@ -269,7 +271,7 @@ def attention_step(
         "context": context,
         "attention_weights": attention_weights,
         "gate": gate,
-        "looked": looked,
+        "ungated": ungated,
         "activations": activations,
         **located,
     }
@@ -304,10 +306,10 @@ def _attend(query: Any, factors: Any, score_vector: Any, *mask_bias: Any) -> Any
 
 
 @fused
-def _open_gate(product: Any, looked: Any, bias: Any) -> Any:
+def _open_gate(product: Any, ungated: Any, bias: Any) -> Any:
     """Computes the gate and the gated context."""
     gate = ops.sigmoid(ops.cast(ops.expand_dims(product, -1), "float32") + bias)
-    return gate, gate * looked
+    return gate, gate * ungated
 
 
 @fused
@@ -396,15 +398,15 @@ def _backward(upstream: Any, outputs: Any, inputs: Inputs) -> dict[str, Any]:
         d_hidden = later["hidden"] + d_saved["hidden"][t]
         d_units, d_cell = _lstm_gradient(d_hidden, later["cell"], units[t], cells[t])
         d_context = ops.matmul(ops.cast(d_units, dtype), context_kernel_t)
-        d_looked = ops.cast(d_context, "float32") + d_saved["context"][t]
+        d_ungated = ops.cast(d_context, "float32") + d_saved["context"][t]
         d_gate = []
         if has_gate:
-            of_logit, d_looked = _gate_gradient(
-                d_looked, d_saved["gate"][t], saved["gate"][t], saved["looked"][t]
+            of_logit, d_ungated = _gate_gradient(
+                d_ungated, d_saved["gate"][t], saved["gate"][t], saved["ungated"][t]
             )
             d_gate = [of_logit]
-        d_weights = ops.cast(ops.matmul(ops.cast(d_looked, dtype), annotations_t), "float32")
-        if inputs.noise is not None:  # a drawn region passes no gradient on
+        d_weights = ops.cast(ops.matmul(ops.cast(d_ungated, dtype), annotations_t), "float32")
+        if inputs.noise is not None:  # drawn regions have no gradient
             d_weights = inputs.expected * d_weights
         d_scores, d_query = _attention_gradient(
             d_weights + d_saved["attention_weights"][t],
@@ -419,7 +421,7 @@ def _backward(upstream: Any, outputs: Any, inputs: Inputs) -> dict[str, Any]:
             "hidden": ops.cast(d_hidden, "float32"),
             "cell": d_cell,
             "products": d_products,
-            "looked": d_looked,
+            "ungated": d_ungated,
             "scores": d_scores,
         }
 
@@ -427,19 +429,19 @@ def _backward(upstream: Any, outputs: Any, inputs: Inputs) -> dict[str, Any]:
     d = unpack(scan(step, start, ops.shape(upstream)[0], widths, reverse=True), widths)
     d_keys, d_score_vector = _key_gradients(queries, factors, d["scores"])
     width = attention_dim + has_gate
-    d_glance, d_lstm = d["products"][..., :width], d["products"][..., width:]
+    d_query_gate, d_lstm = d["products"][..., :width], d["products"][..., width:]
     selection = _selection(inputs, saved)
     return {
         "lstm": d_lstm,
-        "glance": d_glance,
+        "query_gate": d_query_gate,
         "hidden": d["hidden"][0],
         "cell": d["cell"][0],
-        "annotations": _sum_over_steps(selection, d["looked"], dtype),
+        "annotations": _sum_over_steps(selection, d["ungated"], dtype),
         "keys": ops.cast(d_keys * score_vector, inputs.keys.dtype),
         "kernels": _weight_gradient(previous_hidden, d["products"], dtype),
         "context_kernel": _weight_gradient(saved["context"], d_lstm, dtype),
         "score_vector": ops.cast(d_score_vector[:, None], dtype),
-        "gate_bias": ops.sum(d_glance[..., width - 1], (0, 1, 2))[None],
+        "gate_bias": ops.sum(d_query_gate[..., width - 1], (0, 1, 2))[None],
     }
 
 
@@ -447,8 +449,8 @@ def _queries(inputs: Inputs, previous_hidden: Any) -> Any:
     """Computes `exp(2 q)` of all steps again."""
     attention_dim = inputs.keys.shape[-1]
     queries = ops.tensordot(previous_hidden, inputs.kernels[:, :attention_dim], axes=1)
-    if inputs.glance is not None:
-        queries = ops.cast(queries, "float32") + inputs.glance[..., :attention_dim]
+    if inputs.query_gate is not None:
+        queries = ops.cast(queries, "float32") + inputs.query_gate[..., :attention_dim]
     return attention_factors(queries)
 
 
@@ -469,34 +471,31 @@ def _lstm_derivatives(activations: Any, cell: Any, previous_cell: Any) -> Any:
         pre-activations, `(..., 4 * hidden_dim)`, and of the hidden and the cell state by the cell
         state and the previous cell state, `(..., 2 * hidden_dim)`.
     """
-    write, keep, candidate, show = ops.split(activations, 4, axis=-1)
-    shown = ops.tanh(cell)
+    i, f, g, o = ops.split(activations, 4, axis=-1)
+    tanh_cell = ops.tanh(cell)
     units = [
-        candidate * write * (1 - write),
-        previous_cell * keep * (1 - keep),
-        write * (1 - candidate**2),
-        shown * show * (1 - show),
+        g * i * (1 - i),
+        previous_cell * f * (1 - f),
+        i * (1 - g**2),
+        tanh_cell * o * (1 - o),
     ]
-    cells = [show * (1 - shown**2), keep]
+    cells = [o * (1 - tanh_cell**2), f]
     return ops.concatenate(units, axis=-1), ops.concatenate(cells, axis=-1)
 
 
 @fused
 def _lstm_gradient(d_hidden: Any, d_cell: Any, units: Any, cells: Any) -> Any:
     """Returns the gradients with respect to the pre-activations and the previous cell state."""
-    cell_of_hidden, keep = ops.split(cells, 2, axis=-1)
+    cell_of_hidden, f = ops.split(cells, 2, axis=-1)
     d_cell = d_cell + d_hidden * cell_of_hidden
     d_units = ops.concatenate([d_cell, d_cell, d_cell, d_hidden], axis=-1) * units
-    return d_units, d_cell * keep
-
-
-# 1 - tanh^2 = 4 s (1 - s)
+    return d_units, d_cell * f
 
 
 @fused
-def _gate_gradient(d_context: Any, d_gate: Any, gate: Any, looked: Any) -> Any:
+def _gate_gradient(d_context: Any, d_gate: Any, gate: Any, ungated: Any) -> Any:
     """Returns the gradients with respect to the gate logit and the ungated context."""
-    d_gate = d_gate + ops.sum(d_context * looked, axis=-1, keepdims=True)
+    d_gate = d_gate + ops.sum(d_context * ungated, axis=-1, keepdims=True)
     return d_gate * gate * (1 - gate), d_context * gate
 
 
@@ -514,12 +513,14 @@ def _sum_over_rows(
 ) -> Any:
     """Computes `_attention_gradient` up to the last sum, which is over rows of regions.
 
+    The derivative of tanh is `1 - tanh^2 = 4 s (1 - s)`.
+
     XLA unrolls a short sum and vectorises it over 16 features. A sum over all regions stays a
     loop, which takes three times as long.
     """
     d_scores = weights * (d_weights - ops.sum(weights * d_weights, axis=-1, keepdims=True))
     regions = factors.shape[1]
-    # All regions in one row where no length divides them: slower, but nothing large is written.
+    # One row of all regions where no length divides them: slower, but writes no large tensor.
     row = max((length for length in ROWS if regions % length == 0), default=regions)
     shape = (regions // row, row, factors.shape[-1])
     sigmoids = 1 / (1 + query[:, :, None, None] * ops.reshape(factors, (-1, 1, *shape)))
@@ -576,14 +577,14 @@ def _weight_gradient(inputs: Any, d_outputs: Any, dtype: Any) -> Any:
     return ops.matmul(ops.transpose(inputs), d_outputs)
 
 
-def _sum_over_steps(weights: Any, d_looked: Any, dtype: Any) -> Any:
+def _sum_over_steps(weights: Any, d_ungated: Any, dtype: Any) -> Any:
     """Computes the annotation vectors' gradient `sum_t alpha_t^T d z_t`, picture by picture."""
 
     def rows(x: Any) -> Any:  # (steps, batch, captions, width) -> (batch, steps * captions, width)
         x = ops.transpose(ops.cast(x, dtype), (1, 0, 2, 3))
         return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
 
-    return ops.matmul(ops.transpose(rows(weights), (0, 2, 1)), rows(d_looked))
+    return ops.matmul(ops.transpose(rows(weights), (0, 2, 1)), rows(d_ungated))
 
 
 def _widths(inputs: Inputs) -> dict[str, int]:
@@ -595,7 +596,7 @@ def _widths(inputs: Inputs) -> dict[str, int]:
         "attention_weights": inputs.annotations.shape[1],
         "gate": 1,
         "cell": hidden_dim,
-        "looked": feature_dim,
+        "ungated": feature_dim,
         "activations": 4 * hidden_dim,
         **({} if inputs.noise is None else {"locations": 1}),
     }
@@ -608,6 +609,6 @@ def _gradient_widths(inputs: Inputs) -> dict[str, int]:
         "hidden": hidden_dim,
         "cell": hidden_dim,
         "products": inputs.kernels.shape[-1],
-        "looked": inputs.annotations.shape[-1],
+        "ungated": inputs.annotations.shape[-1],
         "scores": inputs.annotations.shape[1],
     }
