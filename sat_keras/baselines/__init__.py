@@ -1,10 +1,17 @@
-"""Baselines for captioners. `retrieval` returns captions of similar training pictures."""
+"""The systems that the paper's Table 1 compares with.
+
+Read `picture_captioner`, the base class of models without attention, then `recurrent` (init-inject,
+Google NIC, multimodal RNN) and `log_bilinear`. `retrieval` returns captions of similar pictures.
+"""
 
 from sat_keras import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "picture_captioner": ("PictureCaptioner",),
+        "recurrent": ("GoogleNIC", "InitInject", "MultimodalRNN"),
+        "log_bilinear": ("LogBilinear",),
         "retrieval": (),
     },
 )

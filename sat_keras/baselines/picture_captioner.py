@@ -1,0 +1,265 @@
+"""Base class of captioners without attention, which read a picture as one vector."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from sat_keras.captioning.model import CaptionModel
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.loss import cross_entropies
+from sat_keras.search.loop import StepFunction
+
+
+class PictureCaptioner(CaptionModel):
+    """Captioner of a picture vector: embedding, a recurrence over the words, softmax.
+
+    The picture vector is the mean annotation vector, `v = mean_i a_i`, or the only one where the
+    CNN computes one (`fc2` of VGG16 as a grid of 1 x 1). With `E y` the previous word's embedding
+
+        h_t, state = recurrence(E y_{t-1}, state),  p(y_t) = softmax(L h_t + b)
+
+    A subclass defines the recurrence: `start`, `next` and `run`. Trains with teacher forcing on the
+    batches of `sat_keras.data.loaders`. The loss is `sum_t -log p(y_t)`, averaged over captions,
+    and logged beside it is `cross_entropy` in nats a word, as of `Captioner`.
+
+    Args:
+        config: A `Config`; `embedding_dim`, `hidden_dim`, `embedding_dropout` (rate of the word
+            embeddings), `dropout` (rate of `h_t`) and `label_smoothing` are used.
+        tokenizer: `Tokenizer` of the captions, saved with the model.
+        encoder: `ImageEncoder`, or `None` to work on annotation vectors only.
+        embedding_dim: Integer, size of `E y`, `config.embedding_dim` by default.
+        output_dim: Integer, size of `h_t`, `config.hidden_dim` by default.
+        tie_embeddings: Boolean, whether `L` is the embedding matrix.
+        **kwargs: Arguments of `keras.Model`.
+
+    Call arguments:
+        inputs: Dictionary of `token_ids`, integers of shape `(batch_size, captions, steps)`, of
+            `annotations` or `images`, and optionally of `mask`, as of `Captioner`.
+        training: Boolean, whether dropout is active.
+
+    Returns:
+        Dictionary of `logits`, shape `(batch_size, captions, steps, vocabulary_size)`.
+
+    Raises:
+        ValueError: If there is neither a tokenizer nor a `config.vocabulary_size`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer | None = None,
+        encoder: Any = None,
+        embedding_dim: int | None = None,
+        output_dim: int | None = None,
+        tie_embeddings: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, tokenizer, encoder, **kwargs)
+        self.vocabulary_size = tokenizer.vocabulary_size if tokenizer else config.vocabulary_size
+        if self.vocabulary_size is None:
+            raise ValueError(
+                "The number of words must come from somewhere: give the captioner a `tokenizer`, "
+                "or the config a `vocabulary_size`. Received: tokenizer=None, vocabulary_size=None"
+            )
+        self.output_dim = output_dim or config.hidden_dim
+        self.tie_embeddings = tie_embeddings
+        self.embedding_dim = embedding_dim or config.embedding_dim
+        self.embedding = keras.layers.Embedding(
+            self.vocabulary_size, self.embedding_dim, name="embedding", dtype=self.dtype_policy
+        )
+        self.embedding.build(None)
+        if tie_embeddings:
+            self.output_bias = self.add_weight(
+                shape=(self.vocabulary_size,), initializer="zeros", name="output_bias"
+            )
+        else:
+            self.output_words = self.make_layer(
+                keras.layers.Dense, self.vocabulary_size, (None, self.output_dim), "output_words"
+            )
+        self.drop_embedding = keras.layers.Dropout(
+            config.embedding_dropout, name="drop_embedding", dtype=self.dtype_policy
+        )
+        self.drop_hidden = keras.layers.Dropout(
+            config.dropout, name="drop_hidden", dtype=self.dtype_policy
+        )
+        self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
+
+    def make_layer(
+        self, kind: Any, units: int, input_shape: tuple[int | None, ...], name: str, **options: Any
+    ) -> Any:
+        """Returns a layer of the model's dtype, built.
+
+        Args:
+            kind: A `keras.Layer` class.
+            units: Integer, its first argument.
+            input_shape: Shape of its inputs.
+            name: Its name.
+            **options: Further arguments.
+        """
+        layer = kind(units, name=name, dtype=self.dtype_policy, **options)
+        layer.build(input_shape)
+        return layer
+
+    # The recurrence, defined by a subclass. Its rows are captions: (batch * captions, ...).
+
+    def start(self, picture: Any) -> list[Any]:
+        """Returns the recurrence's states before the first word.
+
+        Args:
+            picture: Tensor of shape `(rows, feature_dim)`, the picture vector of every caption.
+
+        Returns:
+            List of tensors of shape `(rows, ...)`.
+        """
+        raise NotImplementedError
+
+    def next(self, word: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        """Computes one step of the recurrence.
+
+        Args:
+            word: Tensor `E y` of shape `(rows, embedding_dim)`.
+            states: The states before it.
+
+        Returns:
+            Tuple of `h`, shape `(rows, output_dim)`, and the new states.
+        """
+        raise NotImplementedError
+
+    def run(self, words: Any, states: list[Any]) -> Any:
+        """Computes the recurrence over all steps of teacher forcing.
+
+        Args:
+            words: Tensor `E y` of shape `(rows, steps, embedding_dim)`.
+            states: The result of `start`.
+
+        Returns:
+            Tensor of shape `(rows, steps, output_dim)`, the `h` of every step.
+        """
+        raise NotImplementedError
+
+    # What all of them share
+
+    def picture_vector(self, annotations: Any, mask: Any = None) -> Any:
+        """Computes the mean annotation vector.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            mask: Boolean tensor of shape `(batch_size, num_regions)`, `False` for padding.
+
+        Returns:
+            Tensor of shape `(batch_size, feature_dim)`.
+        """
+        if mask is None:
+            return ops.mean(annotations, axis=1)
+        weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
+        return ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
+
+    def predict_words(self, hidden: Any) -> Any:
+        """Computes the logits `L h + b`.
+
+        Args:
+            hidden: Tensor of shape `(..., output_dim)`.
+
+        Returns:
+            Tensor of shape `(..., vocabulary_size)`.
+        """
+        if not self.tie_embeddings:
+            return self.output_words(hidden)
+        matrix = ops.cast(self.embedding.embeddings, self.compute_dtype)
+        bias = ops.cast(self.output_bias, self.compute_dtype)
+        return ops.tensordot(hidden, ops.transpose(matrix), axes=1) + bias
+
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+        picture = self.picture_vector(self.annotate(inputs, training), inputs.get("mask"))
+        token_ids = inputs["token_ids"]
+        captions, steps = ops.shape(token_ids)[1:]
+        # (batch, captions, steps) -> (batch * captions, steps)
+        rows = ops.reshape(token_ids, (-1, steps))
+        words = self.drop_embedding(self.embedding(rows), training=training)
+        hidden = self.run(words, self.start(ops.repeat(picture, captions, axis=0)))
+        logits = self.predict_words(self.drop_hidden(hidden, training=training))
+        return {"logits": ops.reshape(logits, (-1, captions, steps, self.vocabulary_size))}
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the loss of the class's description and updates the logged metric.
+
+        Args:
+            x: Not used.
+            y: Integer tensor of shape `(batch_size, captions, steps)`, the next words.
+            y_pred: The result of the call.
+            sample_weight: Tensor of the same shape, 1 at words and ends, 0 at padding. All 1 if it
+                is not given.
+            training: Whether the loss is smoothed by `config.label_smoothing`.
+
+        Returns:
+            Scalar tensor.
+        """
+        weight = ops.ones_like(y) if sample_weight is None else sample_weight
+        weight = ops.cast(weight, "float32")
+        smoothing = self.config.label_smoothing if training else 0.0
+        loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
+        words = ops.sum(weight)
+        self.cross_entropy_tracker.update_state(
+            ops.sum(weight * cross_entropy) / ops.maximum(words, 1.0), sample_weight=words
+        )
+        captions = ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32"))
+        return ops.sum(weight * loss) / ops.maximum(captions, 1.0)
+
+    def step_function(
+        self,
+        annotations: Any,
+        steps: int | None = None,
+        rows: int | None = None,
+        context: str | None = None,
+        seed: int | None = None,
+        mask: Any = None,
+    ) -> tuple[StepFunction, Any]:
+        """Returns the step function and the initial states of a search, see `CaptionModel`.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            mask: As of `picture_vector`.
+            steps, rows, context, seed: Not used: nothing is drawn.
+
+        Returns:
+            Tuple `(step, states)`, see `sat_keras.search.loop`. The record is empty.
+        """
+        start = self.start(self.picture_vector(annotations, mask))
+
+        def step(token_ids: Any, states: Any) -> Any:
+            beams = token_ids.shape[1]
+            # (batch, beams, ...) -> (batch * beams, ...)
+            rows = [ops.reshape(x, (-1, *x.shape[2:])) for x in states]
+            hidden, rows = self.next(self.embedding(ops.reshape(token_ids, (-1,))), rows)
+            logits = ops.reshape(self.predict_words(hidden), (-1, beams, self.vocabulary_size))
+            states = [ops.reshape(x, (-1, beams, *x.shape[1:])) for x in rows]
+            return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, {}
+
+        return step, [ops.expand_dims(x, 1) for x in start]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PictureCaptioner":
+        config = dict(config)
+        config["config"] = Config.from_dict(config["config"])
+        if config["tokenizer"]:
+            config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
+        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**config)
