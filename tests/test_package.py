@@ -66,6 +66,10 @@ INHERITED_METHODS = {
     "train_step",
     "predict_step",
     "update_state",
+    # Of `baselines.PictureCaptioner`, which describes them.
+    "next",
+    "run",
+    "start",
 }
 
 
