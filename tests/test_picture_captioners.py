@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.baselines import GoogleNIC, InitInject, LogBilinear, MultimodalRNN
+from sat_keras.baselines import GoogleNIC, InitInject, LogBilinear, MultimodalRNN, VisualMemory
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import START_ID, Tokenizer
 
@@ -27,6 +27,7 @@ SYSTEMS = {
     "nic with tanh": (GoogleNIC, {"use_tanh": True}),
     "multimodal rnn": (MultimodalRNN, {}),
     "multimodal rnn, every step": (MultimodalRNN, {"every_step": True}),
+    "visual memory": (VisualMemory, {"reconstruction_weight": 0.5}),
     "log-bilinear": (LogBilinear, {"context_size": 3}),
     "factored log-bilinear": (LogBilinear, {"context_size": 2, "factors": 5}),
 }
@@ -108,6 +109,18 @@ def multimodal_rnn(captioner, v, words):
         yield h
 
 
+def visual_memory(captioner, v, words):
+    cell, s, u = captioner.cell, np.zeros(CONFIG.hidden_dim), np.zeros(CONFIG.hidden_dim)
+    for x in words:
+        s = sigmoid(
+            dense(cell.language_word, x)
+            + dense(cell.language_state, s)
+            + dense(captioner.picture_part, v)
+        )
+        u = sigmoid(dense(cell.memory_word, x) + dense(cell.memory_state, u))
+        yield np.concatenate([s, u])
+
+
 def log_bilinear(captioner, v, words):
     g = np.maximum(dense(captioner.read_picture, v), 0)
     matrices = value(captioner.context_parts.kernel)  # (n, K, K)
@@ -127,6 +140,7 @@ EQUATIONS = {
     InitInject: init_inject,
     GoogleNIC: nic,
     MultimodalRNN: multimodal_rnn,
+    VisualMemory: visual_memory,
     LogBilinear: log_bilinear,
 }
 
@@ -181,7 +195,22 @@ def test_the_loss_is_the_mean_over_captions_of_the_words_cross_entropy(captioner
     logits = expected_logits(captioner, inputs)
     log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     nll = -np.take_along_axis(log_p, y[..., None], axis=-1)[..., 0]
-    assert loss == pytest.approx((weight * nll).sum() / 5, rel=1e-5)
+    expected = (weight * nll).sum()
+    if isinstance(captioner, VisualMemory):
+        expected += 0.5 * (weight * reconstruction_errors(captioner, inputs)).sum()
+    assert loss == pytest.approx(expected / 5, rel=1e-5)
+
+
+def reconstruction_errors(captioner, inputs):
+    errors = np.zeros((BATCH, CAPTIONS, STEPS))
+    for b, annotations in enumerate(inputs["annotations"]):
+        v = annotations.mean(axis=0)
+        for k, token_ids in enumerate(inputs["token_ids"][b]):
+            for t, h in enumerate(visual_memory(captioner, v, embed(captioner, token_ids))):
+                memory = h[CONFIG.hidden_dim :]
+                again = np.maximum(dense(captioner.reconstruction, memory), 0)
+                errors[b, k, t] = ((v - again) ** 2).mean()
+    return errors
 
 
 def test_every_weight_is_trained_and_saved(captioner, inputs, tmp_path):

@@ -1,7 +1,8 @@
 """The systems that the paper's Table 1 compares with.
 
 Read `picture_captioner`, the base class of models without attention, then `recurrent` (init-inject,
-Google NIC, multimodal RNN) and `log_bilinear`. `retrieval` returns captions of similar pictures.
+Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`. `retrieval` returns captions of
+similar pictures.
 """
 
 from sat_keras import lazy_exports
@@ -11,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "picture_captioner": ("PictureCaptioner",),
         "recurrent": ("GoogleNIC", "InitInject", "MultimodalRNN"),
+        "visual_memory": ("VisualMemory",),
         "log_bilinear": ("LogBilinear",),
         "retrieval": (),
     },

@@ -41,7 +41,9 @@ class PictureCaptioner(CaptionModel):
         training: Boolean, whether dropout is active.
 
     Returns:
-        Dictionary of `logits`, shape `(batch_size, captions, steps, vocabulary_size)`.
+        Dictionary of `logits`, shape `(batch_size, captions, steps, vocabulary_size)`, `hidden`,
+        the `h` of shape `(batch_size, captions, steps, output_dim)`, and `picture`, the `v` of
+        shape `(batch_size, feature_dim)`.
 
     Raises:
         ValueError: If there is neither a tokenizer nor a `config.vocabulary_size`.
@@ -180,8 +182,10 @@ class PictureCaptioner(CaptionModel):
         rows = ops.reshape(token_ids, (-1, steps))
         words = self.drop_embedding(self.embedding(rows), training=training)
         hidden = self.run(words, self.start(ops.repeat(picture, captions, axis=0)))
+        # (batch * captions, steps, output_dim) -> (batch, captions, steps, output_dim)
+        hidden = ops.reshape(hidden, (-1, captions, steps, self.output_dim))
         logits = self.predict_words(self.drop_hidden(hidden, training=training))
-        return {"logits": ops.reshape(logits, (-1, captions, steps, self.vocabulary_size))}
+        return {"logits": logits, "hidden": hidden, "picture": picture}
 
     def compute_loss(
         self,
