@@ -500,9 +500,11 @@ def test_numbers_that_float16_cannot_hold(table, folder):
         extract(table, encoder, folder)
 
 
-def test_progress_bar_counts_pictures(table, folder, capsys):
+def test_progress_counts_pictures(table, folder, capsys, monkeypatch):
+    monkeypatch.setattr("sat_keras.backend.progress.DELAY", 0.0)
+    monkeypatch.setattr("sat_keras.backend.progress.LINE_INTERVAL", 0.0)
     extract(table, make_encoder(), folder, progress=True)
-    assert "10/10" in capsys.readouterr().out
+    assert "10 of 10 pictures" in capsys.readouterr().err
 
 
 def test_manifest_is_readable(table, folder):

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from sat_keras.analysis.measures import attention_entropy, coverage, sameness, total_variation
 from sat_keras.analysis.pointing import mass_in_boxes, pointing_hits
+from sat_keras.backend.progress import track
 from sat_keras.evaluation.statistics import SAMPLES, interval, resample
 
 
@@ -38,19 +39,11 @@ def attention_statistics(
     """
     rows = []
     all_boxes = [None] * len(attention_maps) if boxes is None else boxes
-    for maps, gate, named in zip(attention_maps, gates, all_boxes, strict=True):
-        maps = np.asarray(maps)
-        row: dict[str, np.ndarray] = {}
-        if len(maps):
-            row["entropy"] = attention_entropy(maps)
-            row["total_variation"] = total_variation(maps)
-            row["coverage"] = coverage(maps)
-            row["gate"] = np.asarray(gate)
-        if len(maps) > 1:
-            row["sameness"] = sameness(maps)
-        if named is not None and image_size is not None:
-            row |= _box_measures(maps, named, image_size)
-        rows.append({name: (np.sum(values), np.size(values)) for name, values in row.items()})
+    with track(len(attention_maps), "Attention") as bar:
+        for maps, gate, named in zip(attention_maps, gates, all_boxes, strict=True):
+            row = _measures(np.asarray(maps), gate, named, image_size)
+            rows.append({name: (np.sum(values), np.size(values)) for name, values in row.items()})
+            bar.update(1)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, (0.0, 0)) for row in rows]) for name in names}
 
@@ -108,6 +101,26 @@ def unit_of(name: str) -> str:
     if name.startswith(("entropy", "occlusion", "faithfulness")):
         return "nats"
     return "" if name == "gate" else "%"
+
+
+def _measures(
+    maps: np.ndarray,
+    gate: npt.ArrayLike,
+    boxes: Sequence | None,
+    image_size: tuple[int, int] | None,
+) -> dict[str, np.ndarray]:
+    """Returns the measures of a picture's words, by name."""
+    row: dict[str, np.ndarray] = {}
+    if len(maps):
+        row["entropy"] = attention_entropy(maps)
+        row["total_variation"] = total_variation(maps)
+        row["coverage"] = coverage(maps)
+        row["gate"] = np.asarray(gate)
+    if len(maps) > 1:
+        row["sameness"] = sameness(maps)
+    if boxes is not None and image_size is not None:
+        row |= _box_measures(maps, boxes, image_size)
+    return row
 
 
 def _box_measures(

@@ -12,6 +12,7 @@ from sat_keras.analysis.grounding import WordsToBoxes, ground_captions
 from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
 from sat_keras.analysis.statistics import attention_scores, attention_statistics
+from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.paper.captioner import Captioner
@@ -106,9 +107,11 @@ def _occlusion(
     """Returns the `occlusion_statistics` of pictures, a few at a time to bound the memory."""
     generator = np.random.default_rng(0)  # one for all parts, as if they were one call
     parts = []
-    for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
-        part = image_ids[start : start + _PICTURES_AT_A_TIME]
-        annotations = annotate_pictures(captioner, source, part)
-        found = [captions[image_id] for image_id in part]
-        parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
+    with track(len(image_ids), "Occlusion") as bar:
+        for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
+            part = image_ids[start : start + _PICTURES_AT_A_TIME]
+            annotations = annotate_pictures(captioner, source, part)
+            found = [captions[image_id] for image_id in part]
+            parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
+            bar.update(len(part))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

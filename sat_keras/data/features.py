@@ -33,6 +33,7 @@ from urllib.parse import quote, unquote
 import keras
 import numpy as np
 
+from sat_keras.backend.progress import show_progress, track
 from sat_keras.data.files import remove_partials, replacing, write_json
 from sat_keras.data.images import image_dataset, picture_errors
 
@@ -263,7 +264,7 @@ def extract_features(
             stored as well, for augmentation.
         allow_truncated: Boolean, whether truncated JPEG files are used as far as they go, with a
             warning for each. By default they are an error.
-        progress: Boolean, whether to show a progress bar.
+        progress: Boolean, whether progress is shown on stderr if it takes more than two seconds.
 
     Returns:
         `FeatureCache` with the features of these pictures (and of those it had before).
@@ -298,8 +299,7 @@ def extract_features(
     _check_space(folder, len(views) * cache.shard_bytes)
     batches = _view_batches(views, paths, encoder, batch_size, allow_truncated)
     encode = _compiled(encoder)
-    bar = keras.utils.Progbar(len(views), verbose=int(progress), unit_name="picture")
-    with picture_errors():
+    with picture_errors(), show_progress(progress), track(len(views), "Features") as bar:
         done = 0
         for batch, sizes in batches:
             annotations = encode(batch.numpy())
@@ -309,7 +309,7 @@ def extract_features(
                 if outdated and outdated.path != written:
                     outdated.path.unlink(missing_ok=True)
             done += len(annotations)
-            bar.update(done)
+            bar.update(len(annotations))
     return FeatureCache(folder)
 
 

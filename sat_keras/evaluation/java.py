@@ -10,10 +10,14 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from sat_keras.backend.progress import track
 
 Tokens = Sequence[str]
 
@@ -175,18 +179,27 @@ def _run_meteor(lines: Sequence[str]) -> np.ndarray:
     toolkit = _toolkit()
     assert toolkit is not None
     program = [*("java", "-Xmx2G", "-jar", "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en"]
-    done = subprocess.run(
-        [*program, "-norm"],
-        input="".join(f"{line}\n" for line in lines).encode(),
-        cwd=toolkit / "meteor",
-        capture_output=True,
-        check=False,
-    )
-    rows = [line.split() for line in done.stdout.decode().splitlines()]
-    if done.returncode or len(rows) != len(lines) or any(len(row) != 23 for row in rows):
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+    program += ["-norm"]
+    answers: list[str] = []
+    with (
+        tempfile.TemporaryFile() as questions,
+        tempfile.TemporaryFile() as errors,
+        track(len(lines), "METEOR") as bar,
+    ):
+        questions.write("".join(f"{line}\n" for line in lines).encode())
+        questions.seek(0)
+        pipes: Any = {"stdin": questions, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(program, cwd=toolkit / "meteor", **pipes) as process:
+            assert process.stdout is not None
+            for answer in process.stdout:  # METEOR answers line by line
+                answers.append(answer.decode(errors="replace"))
+                bar.update(1)
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").splitlines() or answers
+    rows = [answer.split() for answer in answers]
+    if process.returncode or len(rows) != len(lines) or any(len(row) != 23 for row in rows):
         raise RuntimeError(
             "METEOR failed; check that `java -version` works and that 2 GB of memory are free. "
-            f"Received: {said[-1] if said else 'no output'}"
+            f"Received: {said[-1].strip() if said else 'no output'}"
         )
     return np.array(rows, dtype="float64").reshape(-1, 23)

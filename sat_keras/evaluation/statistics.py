@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sat_keras.backend.progress import track
 from sat_keras.evaluation.java import meteor_of_sums
 from sat_keras.evaluation.metrics import bleu_of_sums
 
@@ -63,7 +64,12 @@ def resample(
     chances = np.full(pictures, 1 / pictures)
     sizes = [min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK)]
     draws = (generator.multinomial(pictures, chances, size).astype("float64") for size in sizes)
-    return np.concatenate([score(weights) for weights in draws])
+    scores = []
+    with track(samples, "Bootstrap", "resamples") as bar:
+        for weights in draws:
+            scores.append(score(weights))
+            bar.update(len(weights))
+    return np.concatenate(scores)
 
 
 def interval(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:

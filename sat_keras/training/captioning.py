@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 from keras import ops
 
+from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.captioning.model import caption_search
 from sat_keras.data.images import picture_errors
@@ -30,9 +32,10 @@ def caption_pictures(
     Returns:
         List of `Caption`, one per picture.
     """
-    with picture_errors():
+    with picture_errors(), track(len(image_ids), "Search") as bar:
         inputs = search_inputs(source, image_ids)
-        return captioner.read(caption_search(captioner, **search).predict(inputs, verbose=0))
+        model = caption_search(captioner, **search)
+        return captioner.read(model.predict(inputs, verbose=0, callbacks=[_Advance(bar)]))
 
 
 def annotate_pictures(captioner: Captioner, source: Any, image_ids: Sequence[str]) -> np.ndarray:
@@ -72,3 +75,14 @@ def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
         image_ids: Sequence of image ids.
     """
     return input_batches(image_ids, source, SEARCH_BATCH)
+
+
+class _Advance(keras.callbacks.Callback):
+    """Advances a progress bar by the pictures of every batch."""
+
+    def __init__(self, bar: Any) -> None:
+        super().__init__()
+        self.bar = bar
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.bar.update(len(logs["outputs"]["token_ids"]))
