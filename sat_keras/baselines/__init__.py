@@ -1,8 +1,8 @@
 """The systems that the paper's Table 1 compares with.
 
 Read `picture_captioner`, the base class of models without attention, then `recurrent` (init-inject,
-Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`. `retrieval` returns captions of
-similar pictures.
+Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`. `word_detector` finds the words of
+a picture, `retrieval` and `embedding_retrieval` return captions of similar pictures.
 """
 
 from sat_keras import lazy_exports
@@ -14,6 +14,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "recurrent": ("GoogleNIC", "InitInject", "MultimodalRNN"),
         "visual_memory": ("VisualMemory",),
         "log_bilinear": ("LogBilinear",),
+        "word_detector": ("WordDetector", "frequent_words", "word_targets"),
+        "embedding_retrieval": ("VisualSemanticEmbedding",),
         "retrieval": (),
     },
 )

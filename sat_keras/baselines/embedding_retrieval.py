@@ -1,0 +1,135 @@
+"""Visual-semantic embedding of Kiros et al.: pictures and captions as vectors of one space."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("sat_keras")
+class VisualSemanticEmbedding(keras.Model):
+    """Embeds pictures and captions so that a picture is near its captions.
+
+    1. `x = normalize(W v)`, with `v` the mean annotation vector scaled to unit length
+    2. `s = normalize(GRU(E y_1, ..., E y_C))`, the last state of a GRU over the caption
+    3. `L = sum_{k != l} max(0, m - x_k . s_k + x_k . s_l) + max(0, m - x_k . s_k + x_l . s_k)`
+
+    A batch holds one caption of each picture; the other pictures' captions are the wrong ones.
+    Retrieval returns the train caption whose `s` is nearest to the picture's `x`.
+
+    Args:
+        vocabulary_size: Integer, number of token ids.
+        feature_dim: Integer, size of an annotation vector.
+        embedding_dim: Integer, size of `E y`.
+        joint_dim: Integer, size of `x` and `s`.
+        margin: Float `m`.
+        **kwargs: Arguments of `keras.Model`.
+
+    Call arguments:
+        inputs: Dictionary of `annotations`, shape `(batch_size, num_regions, feature_dim)`, and
+            `token_ids`, integers of shape `(batch_size, steps)`, 0 at padding.
+
+    Returns:
+        Dictionary of `pictures` and `captions`, unit vectors of shape `(batch_size, joint_dim)`.
+
+    Example:
+
+    >>> model = VisualSemanticEmbedding(vocabulary_size=100, feature_dim=8)
+    >>> annotations, token_ids = keras.random.normal((2, 4, 8)), keras.ops.ones((2, 5), "int32")
+    >>> model({"annotations": annotations, "token_ids": token_ids})["pictures"].shape
+    (2, 1024)
+
+    Reference:
+        [Kiros et al., 2014](https://arxiv.org/abs/1411.2539), section 2.2, with the sizes of the
+        authors' published code (`visual-semantic-embedding`).
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_dim: int,
+        embedding_dim: int = 300,
+        joint_dim: int = 1024,
+        margin: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.feature_dim = feature_dim
+        self.embedding_dim = embedding_dim
+        self.joint_dim = joint_dim
+        self.margin = margin
+        self.projection = keras.layers.Dense(joint_dim, name="projection", dtype=self.dtype_policy)
+        self.embedding = keras.layers.Embedding(
+            vocabulary_size,
+            embedding_dim,
+            mask_zero=True,
+            name="embedding",
+            dtype=self.dtype_policy,
+        )
+        self.sentence = keras.layers.GRU(joint_dim, name="sentence", dtype=self.dtype_policy)
+        self.projection.build((None, feature_dim))
+        self.embedding.build(None)
+        self.sentence.build((None, None, embedding_dim))
+        self.built = True
+
+    def embed_pictures(self, annotations: Any) -> Any:
+        """Computes the pictures' vectors.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+
+        Returns:
+            Tensor of shape `(batch_size, joint_dim)`.
+        """
+        picture = ops.normalize(ops.mean(annotations, axis=1), axis=-1)
+        return ops.normalize(self.projection(picture), axis=-1)
+
+    def embed_captions(self, token_ids: Any) -> Any:
+        """Computes the captions' vectors.
+
+        Args:
+            token_ids: Integer tensor of shape `(batch_size, steps)`, 0 at padding.
+
+        Returns:
+            Tensor of shape `(batch_size, joint_dim)`.
+        """
+        mask = self.embedding.compute_mask(token_ids)
+        return ops.normalize(self.sentence(self.embedding(token_ids), mask=mask), axis=-1)
+
+    def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "pictures": self.embed_pictures(inputs["annotations"]),
+            "captions": self.embed_captions(inputs["token_ids"]),
+        }
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the ranking loss of the class's description.
+
+        Args:
+            x, y, sample_weight, training: Not used.
+            y_pred: The result of the call.
+
+        Returns:
+            Scalar tensor.
+        """
+        # (pictures, captions)
+        similarity = ops.matmul(y_pred["pictures"], ops.transpose(y_pred["captions"]))
+        similarity = ops.cast(similarity, "float32")
+        right = ops.diagonal(similarity)
+        wrong_caption = ops.relu(self.margin - right[:, None] + similarity)
+        wrong_picture = ops.relu(self.margin - right[None] + similarity)
+        others = 1 - ops.eye(ops.shape(similarity)[0])
+        return ops.sum(others * (wrong_caption + wrong_picture))
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", "feature_dim", "embedding_dim", "joint_dim", "margin")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
