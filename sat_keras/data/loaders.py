@@ -79,6 +79,7 @@ def caption_batches(
     max_length: int | None = None,
     mirror: bool = False,
     first_epoch: int = 0,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Returns minibatches of captions and their pictures for training with teacher forcing.
 
@@ -109,6 +110,8 @@ def caption_batches(
         mirror: Boolean, whether each row shows its picture mirrored with probability 1/2, drawn
             anew in every epoch. "left" and "right" are swapped in its captions.
         first_epoch: Integer, epoch of the first pass, above 0 for a resumed training.
+        first_step: Integer, minibatches that every pass leaves out at its start, for the rest of an
+            interrupted epoch.
 
     Returns:
         Finite `tf.data.Dataset`, of known cardinality, of `(x, y, sample_weight)`:
@@ -153,7 +156,8 @@ def caption_batches(
         return {**x, "token_ids": inputs}, targets, sample_weight
 
     choices = _epochs(draw_epoch, first_epoch).flat_map(tf.data.Dataset.from_tensor_slices)
-    return _batch(choices, read, len(rows), rows_a_batch, assemble)
+    skipped = min(first_step * rows_a_batch, len(rows))
+    return _batch(choices.skip(skipped), read, len(rows) - skipped, rows_a_batch, assemble)
 
 
 def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:

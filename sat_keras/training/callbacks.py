@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
 from sat_keras.captioning.model import caption_search
 from sat_keras.evaluation.scores import score_captions
@@ -95,9 +96,16 @@ class CheckFiniteLoss(keras.callbacks.Callback):
     Keras's `TerminateOnNaN` ends the epoch as usual, so that weights of NaN would be scored and
     saved.
 
+    Args:
+        first_step: Integer, steps of the first epoch that were trained by an earlier run.
+
     Raises:
         FloatingPointError: In training, naming epoch and step.
     """
+
+    def __init__(self, first_step: int = 0) -> None:
+        super().__init__()
+        self._first_step = first_step
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
@@ -106,6 +114,29 @@ class CheckFiniteLoss(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError(
                 "The loss must be finite; run again with a lower `learning_rate` or `clip_norm` to "
-                "resume from the last epoch before. "
-                f"Received: loss {logs['loss']} in epoch {self._epoch + 1}, step {batch + 1}"
+                f"resume from the last checkpoint. Received: loss {logs['loss']} in epoch "
+                f"{self._epoch + 1}, step {self._first_step + batch + 1}"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._first_step = 0
+        check_finite_weights(self.model, epoch)
+
+
+def check_finite_weights(model: Any, epoch: int) -> None:
+    """Raises an error if a weight is not finite: the loss shows it only at the next step.
+
+    Args:
+        model: The `Captioner` that is trained.
+        epoch: Integer, the epoch from 0.
+
+    Raises:
+        FloatingPointError: If so, naming the weight.
+    """
+    for variable in model.trainable_variables:
+        if not ops.all(ops.isfinite(variable)):
+            raise FloatingPointError(
+                "The weights must be finite; run again with a lower `learning_rate` or `clip_norm` "
+                f"to resume from the last checkpoint. Received: NaN or infinity in {variable.path} "
+                f"in epoch {epoch + 1}"
             )

@@ -1,7 +1,8 @@
-"""Saving after every epoch, such that a kill at any moment loses at most the epoch it is in.
+"""Saving, such that a kill at any moment loses at most the last ten minutes.
 
-An epoch counts once the state file says so. It is written after the checkpoint, the best model and
-the log of the epoch. What a killed process wrote of an epoch that does not count is overwritten.
+A checkpoint is written after every epoch, within one every ten minutes, and at a signal to stop. It
+counts once the state file says so, which is written last. What a killed process wrote that does not
+count is overwritten.
 """
 
 import contextlib
@@ -18,8 +19,12 @@ from keras import ops
 
 from sat_keras.data.files import replacing
 from sat_keras.paper.captioner import Captioner
+from sat_keras.training.callbacks import check_finite_weights
 from sat_keras.training.pretrained import MODEL_FILE, save_model
+from sat_keras.training.signals import StopRequest
 from sat_keras.training.state import BACKUP_FOLDER, LOG_FILE, TrainingState
+
+SAVE_SECONDS = 600.0  # between two checkpoints within an epoch
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -29,6 +34,9 @@ class Checkpoint(keras.callbacks.Callback):
     patience that is used up when a training is resumed, `CSVLogger` writes an epoch that is
     repeated after a kill twice, and `BackupAndRestore` overwrites its only copy, counts an epoch
     before it is scored, and leaves out the states of dropout's seed generators.
+
+    Within an epoch it saves weights, metrics and position every `SAVE_SECONDS`, and before it stops
+    at a signal. Resuming there is exact: the order of the captions depends on the epoch alone.
 
     Adds `seconds`, the wall time of the epoch, to the logs. Call `save_best` between the dev scores
     and the end of the epoch, while the weights that are scored are in the model.
@@ -51,7 +59,9 @@ class Checkpoint(keras.callbacks.Callback):
         self.copy = copy
         self.monitor = monitor
         self.patience = patience
-        self._start = 0.0
+        self.stop = StopRequest()
+        self._start = self._saved = 0.0
+        self._first_step = 0
 
     @property
     def is_over(self) -> bool:
@@ -85,7 +95,17 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(value)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._start = time.perf_counter()
+        self._saved = time.perf_counter()
+        self._start = self._saved - self.state.seconds
+        self._first_step = self.state.step
+        # `fit` has just reset the metrics.
+        for variable, value in zip(self.model.metrics_variables, self.state.metrics, strict=False):
+            variable.assign(value)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.stop.number or time.perf_counter() - self._saved >= SAVE_SECONDS:
+            self._save_step(self._first_step + batch + 1)
+        self.stop.carry_out()
 
     def save_best(self, epoch: int, logs: Any) -> None:
         """Saves the model beside the checkpoints if its score is the best one so far."""
@@ -106,14 +126,32 @@ class Checkpoint(keras.callbacks.Callback):
             {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
         )
         self.state.epochs = epoch + 1
-        self.state.checkpoint = f"{BACKUP_FOLDER}/epoch-{epoch + 1}.weights.h5"
-        self.state.seeds = [ops.convert_to_numpy(x).tolist() for x in seed_states(self.model)]
-        save_weights(self.model, self.folder / self.state.checkpoint)
-        self.state.write(self.folder)
+        self.state.step, self.state.seconds, self.state.metrics = 0, 0.0, []
+        self._save(f"{BACKUP_FOLDER}/epoch-{epoch + 1}.weights.h5")
         self._rename_model()
         self._delete_older()
         write_log(self.state, self.folder)
         self.model.stop_training = self.model.stop_training or self.is_over
+        self.stop.carry_out()
+
+    def _save_step(self, step: int) -> None:
+        """Saves a checkpoint within an epoch."""
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        check_finite_weights(self.model, self.state.epochs)
+        self.state.step = step
+        self.state.seconds = round(time.perf_counter() - self._start, 2)
+        self.state.metrics = _values(self.model.metrics_variables)
+        self._save(f"{BACKUP_FOLDER}/epoch-{self.state.epochs + 1}-step-{step}.weights.h5")
+        self._delete_older()
+        self._saved = time.perf_counter()
+
+    def _save(self, checkpoint: str) -> None:
+        """Saves the weights, then the state that refers to them."""
+        self.state.checkpoint = checkpoint
+        self.state.seeds = _values(seed_states(self.model))
+        save_weights(self.model, self.folder / checkpoint)
+        self.state.write(self.folder)
 
     def _rename_model(self) -> None:
         if self.state.model is None:
@@ -213,6 +251,11 @@ def write_log(state: TrainingState, folder: Path) -> None:
             state.table.to_csv(partial, index=False, float_format="%.6g")
     except OSError as error:
         print(f"\nWarning: {LOG_FILE} was not written ({error})", file=sys.stderr)
+
+
+def _values(variables: Sequence[Any]) -> list[Any]:
+    """Returns the values of variables for JSON, which keeps every bit of them."""
+    return [ops.convert_to_numpy(variable).tolist() for variable in variables]
 
 
 def _has_schedule(captioner: Captioner) -> bool:

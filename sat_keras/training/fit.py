@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sat_keras.training.captioning import (
 from sat_keras.training.checkpoint import Checkpoint, finish
 from sat_keras.training.optimizer import compile_captioner
 from sat_keras.training.pretrained import copy_captioner
+from sat_keras.training.start import make_tokenizer, take_weights
 from sat_keras.training.state import locked, read_state
 
 __all__ = [
@@ -50,6 +52,7 @@ def train_captioner(
     keep_encoder: bool = False,
     allow_truncated: bool = False,
     start: Captioner | None = None,
+    vocabulary: str = "captions",
     devices: int = 1,
     verbose: int = 2,
 ) -> pd.DataFrame:
@@ -59,8 +62,9 @@ def train_captioner(
     are computed once, into the folder `features`; an encoder that is trained reads pixels. After
     every epoch the dev pictures are captioned by search and scored, and the best weights so far
     (their moving averages, with `config.ema_momentum`) are saved as `out/model.keras`, in float32.
-    A call that is stopped or killed loses the epoch it is in; the next one continues after the
-    epoch before, with the same numbers as an uninterrupted training.
+    Ctrl-C and SIGTERM save a checkpoint after the current step. A call that is killed loses at most
+    the last ten minutes. The next call resumes at the checkpoint, with the same numbers as an
+    uninterrupted training.
 
     Args:
         config: A `Config` with the encoder's grid and feature size.
@@ -73,9 +77,11 @@ def train_captioner(
         keep_encoder: Boolean, whether a frozen encoder is saved in the model's file as well. One
             that is trained always is.
         allow_truncated: Boolean, whether truncated JPEG files are read as far as they go.
-        start: `Captioner` of the same words and sizes whose weights are the initial ones, such as
-            one with soft attention for hard attention, or `None` for random ones. The encoder's
-            are taken only if the encoder is trained.
+        start: `Captioner` of the same sizes whose weights are the initial ones, such as one with
+            soft attention for hard attention, or `None` for random ones. The encoder's are taken
+            only if the encoder is trained.
+        vocabulary: `"captions"` for the words of the train captions, which must be those of
+            `start`; `"extend"` or `"keep"` for the words of `start`, with or without new ones.
         devices: Integer, number of devices that share every batch, see `sat_keras.backend.devices`.
         verbose: 0 for no output, 1 for progress bars, 2 for a line per epoch.
 
@@ -87,7 +93,7 @@ def train_captioner(
         ValueError: If a split is empty, a picture cannot be read, `start` has other words or sizes,
             there are fewer devices, several are to train an encoder, or another process trains in
             `out`.
-        FloatingPointError: If the loss is not finite.
+        FloatingPointError: If the loss or a weight is not finite.
         OSError: If `out` is not writable.
 
     Example:
@@ -110,22 +116,26 @@ def train_captioner(
             return state.table
         state.write(out)  # raises now if the folder is not writable
         keras.utils.set_random_seed(config.seed)
-        tokenizer = Tokenizer.from_captions(
-            splits["train"]["caption"], config.vocabulary_size, config.min_count
-        )
+        tokenizer = make_tokenizer(config, splits["train"]["caption"], start, vocabulary)
         source = _source(splits, encoder, config, features, allow_truncated, verbose)
-        train = caption_batches(
-            splits["train"],
-            tokenizer,
-            source,
-            batch_size=config.batch_size,
-            group=config.group,
-            seed=config.seed,
-            max_length=config.max_length,
-            mirror=config.mirror,
-            first_epoch=state.epochs,
-        )
-        captioner = _build(config, tokenizer, encoder, start, len(train), placement)
+
+        def batches(first_step: int = 0) -> Any:
+            found = caption_batches(
+                splits["train"],
+                tokenizer,
+                source,
+                batch_size=config.batch_size,
+                group=config.group,
+                seed=config.seed,
+                max_length=config.max_length,
+                mirror=config.mirror,
+                first_epoch=state.epochs,
+                first_step=first_step,
+            )
+            return pad_rows(found, placement.number)
+
+        steps = len(batches())
+        captioner = _build(config, tokenizer, encoder, start, steps, placement)
         in_file = encoder if keep_encoder or config.encoder_trainable else None
         copy = copy_captioner(captioner, in_file, "float32")
         if verbose:
@@ -138,20 +148,13 @@ def train_captioner(
             checkpoint.restore(captioner)
         if state.epochs < config.epochs and not checkpoint.is_over:
             callbacks = [
-                CheckFiniteLoss(),
+                CheckFiniteLoss(state.step),
                 *([] if start else [CheckFirstLoss()]),
                 *_dev_callbacks(captioner, splits["dev"], source, checkpoint, verbose),
                 checkpoint,
                 *_tensorboard(out),
             ]
-            _fit(
-                captioner,
-                pad_rows(train, placement.number),
-                placement,
-                checkpoint,
-                callbacks,
-                verbose,
-            )
+            _fit(captioner, batches, steps, placement, checkpoint, callbacks, verbose)
         finish(state, out)
         return state.table
 
@@ -166,36 +169,57 @@ def _build(
         )
         compile_captioner(captioner, steps, devices)
         if start is not None:
-            _take_weights(captioner, start)
+            take_weights(captioner, start)
         captioner.optimizer.build(captioner.trainable_variables)
     return captioner
 
 
 def _fit(
     captioner: Captioner,
-    train: Any,
+    batches: Callable[[int], Any],
+    steps: int,
     devices: Devices,
     checkpoint: Checkpoint,
     callbacks: list[Any],
     verbose: int,
 ) -> None:
     """Trains the epochs that are left. A loss that is not finite is noted in the state file."""
-    state = checkpoint.state
+    state, epochs = checkpoint.state, captioner.config.epochs
+
+    def fit(train: Any, until: int) -> None:
+        captioner.fit(
+            train,
+            initial_epoch=state.epochs,
+            epochs=until,
+            verbose=verbose,
+            callbacks=callbacks,
+            shuffle=False,
+        )
+
     try:
-        with picture_errors(), devices.training():
-            captioner.fit(
-                train,
-                initial_epoch=state.epochs,
-                epochs=captioner.config.epochs,
-                verbose=verbose,
-                callbacks=callbacks,
-                shuffle=False,
-            )
+        with picture_errors(), devices.training(), checkpoint.stop.waiting():
+            if state.step == steps:
+                _end_epoch(captioner, state.epochs, callbacks)
+            elif state.step:
+                fit(batches(state.step), state.epochs + 1)
+                # The end of `fit` has replaced the weights by their moving averages.
+                checkpoint.restore(captioner)
+            if state.epochs < epochs and not checkpoint.is_over:
+                fit(batches(0), epochs)
     except FloatingPointError:
         state.diverged = True
         state.write(checkpoint.folder)
         raise
     state.diverged = False
+
+
+def _end_epoch(captioner: Captioner, epoch: int, callbacks: list[Any]) -> None:
+    """Scores and saves an epoch of which an earlier run trained all steps, as `fit` does."""
+    every = keras.callbacks.CallbackList(callbacks, model=captioner)
+    every.on_train_begin()
+    every.on_epoch_begin(epoch)
+    every.on_epoch_end(epoch, captioner.get_metrics_result())
+    every.on_train_end()
 
 
 def _check_splits(splits: dict[str, pd.DataFrame]) -> None:
@@ -205,38 +229,6 @@ def _check_splits(splits: dict[str, pd.DataFrame]) -> None:
                 f"Training needs a train and a dev split, and the {name} split is empty: use the "
                 f"whole data set. Received: 0 {name} captions"
             )
-
-
-def _take_weights(captioner: Any, start: Any) -> None:
-    """Copies the weights of another captioner, whose other options may differ."""
-
-    def parts(model: Any) -> list[Any]:
-        return [model.decoder] if captioner.encoder is None else [model.decoder, model.encoder]
-
-    if None in parts(start):
-        raise ValueError(
-            "A captioner whose encoder is trained must start from one with an encoder: load it "
-            "with `encoder=True`. Received: start.encoder=None"
-        )
-
-    def described(model: Any) -> tuple[list[str], list[tuple[int, ...]]]:
-        shapes = [tuple(w.shape) for part in parts(model) for w in part.weights]
-        return model.tokenizer.get_vocabulary(), shapes
-
-    if described(start) != described(captioner):
-        names = ("embedding_dim", "hidden_dim", "attention_dim", "feature_dim")
-        sizes = [
-            ", ".join(f"{name}={getattr(model.config, name)}" for name in names)
-            + f" and {model.tokenizer.vocabulary_size} words"
-            for model in (captioner, start)
-        ]
-        raise ValueError(
-            "The captioner to start from must have the same words and sizes, and use the same "
-            f"parts of the decoder: train with its options, on its data set. Expected {sizes[0]}. "
-            f"Received: {sizes[1]}"
-        )
-    for mine, its in zip(parts(captioner), parts(start), strict=True):
-        mine.set_weights(its.get_weights())
 
 
 def _devices(number: int, config: Config) -> Devices:

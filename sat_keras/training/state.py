@@ -36,6 +36,9 @@ class TrainingState:
         model: Path of the model of the last epoch, relative to the folder, if it is the best one
             and still has to be renamed to `model.keras`; otherwise `None`.
         seeds: List of the states of the model's seed generators.
+        step: Integer, steps of the next epoch that `checkpoint` has behind it, 0 between epochs.
+        seconds: Float, wall time of these steps.
+        metrics: List of the values of the model's metrics after these steps.
         diverged: Boolean, whether the last run stopped at a loss that is not finite. The next run
             may change the learning rate and the clip norm.
         format: Integer, version of the file's format.
@@ -47,6 +50,9 @@ class TrainingState:
     checkpoint: str | None = None
     model: str | None = None
     seeds: list[list[int]] = dataclasses.field(default_factory=list)
+    step: int = 0
+    seconds: float = 0.0
+    metrics: list[Any] = dataclasses.field(default_factory=list)
     diverged: bool = False
     format: int = FORMAT
 

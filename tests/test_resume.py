@@ -1,0 +1,92 @@
+"""Trainings with the options of both presets, stopped anywhere: resumed bit for bit."""
+
+import os
+import signal
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from sat_keras.config.config import Config
+from sat_keras.datasets import load_dataset
+from sat_keras.training import callbacks
+from sat_keras.training import fit as training
+from sat_keras.training.pretrained import make_encoder
+from sat_keras.training.signals import Terminated
+from sat_keras.training.state import read_state
+
+SIZES = {"vocabulary_size": None, "embedding_dim": 6, "hidden_dim": 8, "attention_dim": 4}
+SIZES |= {"batch_size": 8, "epochs": 2, "max_length": 4, "beam_size": 2}
+# Smaller and shorter, with every option that has a state or draws numbers.
+PRESETS = {
+    "scenes": Config.scenes().replace(image_size=16, grid_shape=(2, 2), **SIZES),
+    "flickr8k": Config.flickr8k().replace(
+        encoder="scenes", image_size=16, grid_shape=(2, 2), feature_dim=128, min_count=1,
+        **{**SIZES, "embedding_dim": 8},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    sizes = {"train": 8, "dev": 2, "test": 0}
+    return load_dataset("scenes", tmp_path_factory.mktemp("data"), num_images=sizes)
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def train(request, table, tmp_path_factory):
+    """Returns a function that trains in a folder."""
+    config, features = PRESETS[request.param], tmp_path_factory.mktemp("features")
+
+    def run(folder):
+        keras.utils.set_random_seed(5)
+        encoder = make_encoder(config, None)
+        return training.train_captioner(config, table, encoder, folder, features, verbose=0)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory):
+    """An uninterrupted training: its log and the weights of its model."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(folder), weights(folder)
+
+
+def weights(folder):
+    return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+
+
+def signals_at(steps, number):
+    """Sends a signal in each of these steps, counted over all calls."""
+    calls, original = [], callbacks.CheckFiniteLoss.on_train_batch_end
+
+    def check(self, batch, logs=None):
+        original(self, batch, logs)
+        calls.append(batch)
+        if len(calls) in steps:
+            os.kill(os.getpid(), number)
+
+    return check
+
+
+def test_a_stopped_training_resumes_in_the_middle_bit_for_bit(train, whole, tmp_path, monkeypatch):
+    steps = 8 * 5 // 8  # of an epoch
+    stops = {1, steps, steps + 2}  # the first and the last step of an epoch, and in the next
+    check = signals_at(stops, signal.SIGTERM)
+    monkeypatch.setattr(callbacks.CheckFiniteLoss, "on_train_batch_end", check)
+    found = []
+    for _ in stops:
+        with pytest.raises(Terminated):
+            train(tmp_path)
+        state = read_state(tmp_path)
+        found.append(state.epochs * steps + state.step)
+    assert found == sorted(stops)  # not a step was lost
+    log = train(tmp_path)
+    expected, model = whole
+    pd.testing.assert_frame_equal(
+        log.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
+    )
+    for mine, its in zip(weights(tmp_path), model, strict=True):
+        np.testing.assert_array_equal(mine, its)
