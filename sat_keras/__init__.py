@@ -2,8 +2,8 @@
 
 Start reading in `paper`, where every equation of the paper is the code that runs. The other rooms,
 from the bottom up: `config`, `backend`, `search`, `evaluation`, `data` and `datasets`, `cnn`,
-`fast`, `captioning`, `paper`, `training`, `baselines`, `analysis`, `plots`, `cli`. A room imports
-only from rooms before it in this list.
+`fast`, `captioning`, `paper`, `training`, `baselines`, `analysis`, `plots`, `course`, `cli`. A
+room imports only from rooms before it in this list.
 
 Public names are imported at their first use: `import sat_keras` is quick, and layers, model and
 search run where TensorFlow is not installed.
@@ -23,8 +23,8 @@ def lazy_exports(
 
     Args:
         package: Name of the package, `__name__` in its `__init__.py`.
-        modules: Public names of each module, relative to the package. A module without names is
-            itself public.
+        modules: Public names of each module, relative to the package or as `sat_keras.room.module`.
+            A module without names is itself public.
 
     Returns:
         Tuple `(__getattr__, __dir__, __all__)`.
@@ -34,7 +34,9 @@ def lazy_exports(
 
     def get_attribute(name: str) -> Any:
         if name in homes:
-            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+            home = homes[name]
+            module = home if home.startswith("sat_keras.") else f"{package}.{home}"
+            return getattr(importlib.import_module(module), name)
         if name in public:
             return importlib.import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -27,9 +27,15 @@ SERIES = (
     "07_flickr8k",
     "08_hard_attention",
 )
+
+sys.path.insert(0, str(REPOSITORY / "docs"))
+import diagram  # noqa: E402
+
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 LARGEST_NOTEBOOK = 500_000  # bytes
+MOST_WORDS = 1800
+MOST_CODE_CELLS = 30
 LONGEST_CELL = 20  # lines
 LONGEST_LINE = 100  # characters, as everywhere else
 # The cells that open every notebook: kind, and the tags of a code cell.
@@ -233,16 +239,34 @@ def test_ends_with_summary_exercises_and_next(notebook):
         assert links
 
 
-def test_attached_diagrams_are_those_of_the_docs(notebook):
+def test_shows_the_diagram_with_its_part_lit(notebook):
+    """`python docs/diagram.py` attaches it, after a change of docs/model.svg too."""
     content = json.loads(notebook.path.read_text(encoding="utf-8"))
     names = re.findall(r"\]\(attachment:([^)]+)\)", notebook.text)
-    assert bool(names) == (notebook.path.stem == "03_decoder_and_loss")
+    assert diagram.NAME in names
     attached = {}
     for cell in content["cells"]:
         attached |= cell.get("attachments", {})
-    assert list(attached) == names
+    assert sorted(attached) == sorted(names)
+    source = diagram.SOURCE.read_text(encoding="utf-8")
     for name, (data,) in ((name, data.values()) for name, data in attached.items()):
-        assert base64.b64decode("".join(data)) == (REPOSITORY / "docs" / name).read_bytes()
+        expected = (
+            diagram.light(source, diagram.LIT[notebook.path.stem]).encode()
+            if name == diagram.NAME
+            else (REPOSITORY / "docs" / "attention" / name).read_bytes()
+        )
+        assert base64.b64decode("".join(data)) == expected, name
+
+
+def test_every_lit_part_is_in_the_diagram():
+    parts = set(re.findall('data-part="([a-z]+)"', diagram.SOURCE.read_text(encoding="utf-8")))
+    assert set().union(*(lit for lit in diagram.LIT.values() if lit != "all")) <= parts
+    assert tuple(diagram.LIT) == SERIES
+
+
+def test_is_short_enough_to_follow(notebook):
+    assert len(notebook.text.split()) <= MOST_WORDS
+    assert len(notebook.code) <= MOST_CODE_CELLS
 
 
 def test_links_lead_somewhere(notebook):
@@ -258,14 +282,19 @@ def test_exercises_can_be_checked(notebook):
     assert [int(number) for number in titles] == list(range(1, len(titles) + 1))
     exercises = notebook.tagged("exercise")
     assert len(exercises) == len(titles)
+    is_function = []
     for cell in exercises:
-        assert re.search("^answer = None  # ", cell.source, re.MULTILINE), cell
-        assert "assert " in cell.source, cell
+        open_answer = re.search("^answer = None  # |^def answer\\(", cell.source, re.MULTILINE)
+        assert open_answer, cell
+        is_function.append("def" in open_answer[0])
+        assert re.search(r"^check\.\w+\(answer\b", cell.source, re.MULTILINE), cell
+        assert any("is yours." in text for text in cell.texts()), cell
         question = notebook.cells[cell.position - 1].source
         (solution,) = FENCE.findall(question)
         assert "<details>" in question
-        assert re.search(r"^\s*answer\b", solution, re.MULTILINE), cell
+        assert re.search(r"^\s*(def )?answer\b", solution, re.MULTILINE), cell
         compile(solution, "solution", "exec")
+    assert any(is_function), "an exercise fills in a function"
 
 
 # The cells
@@ -281,8 +310,8 @@ def test_code_cells_are_short(notebook):
 def test_nothing_reusable_is_defined(notebook):
     """Functions and classes belong to the library; a toy is there to be read."""
     for cell in notebook.code:
-        assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), cell
         if not cell.tags & {"toy", "exercise"}:
+            assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), cell
             assert not re.search(r"^\s*(async )?def |= lambda", cell.source, re.MULTILINE), cell
 
 

@@ -1,0 +1,14 @@
+"""Checks of the exercises in the notebooks, out of the reader's sight.
+
+`checking` has what all of them use; `notebook_01` to `notebook_08` have one function an exercise.
+"""
+
+from sat_keras import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "checking": ("NotYetError", "exercise"),
+        "notebook_01": (),
+    },
+)

@@ -1,0 +1,76 @@
+"""The checks of the notebooks' exercises: right answers, open ones, and wrong ones by message."""
+
+import numpy as np
+import pytest
+
+from sat_keras.course import NotYetError, exercise, notebook_01
+from sat_keras.data import teacher_forcing
+
+CAPTIONS = ["a red ring", "a red star", "a blue ring", "the ring is red", "a", "a small red ring"]
+STEPS = np.array([3, 9, 4, 4, 8, 5, 6, 7, 5, 3, 12])
+ORDER = np.arange(len(STEPS))
+
+
+def shares(size):
+    batches = np.split(STEPS, range(size, len(STEPS), size))
+    return STEPS.sum() / sum(len(batch) * batch.max() for batch in batches)
+
+
+def shifted(padded):
+    return tuple(x.numpy() for x in teacher_forcing(padded))
+
+
+# Check, its context, a right answer, and wrong answers with what their messages say.
+CASES = {
+    "01.1": (
+        *(notebook_01.smaller_vocabulary, (CAPTIONS, 7), 2),
+        {1: "more than 7: go up", 3: "which is enough", 0.5: "integer", "few": "Expected"},
+    ),
+    "01.2": (
+        *(notebook_01.shift_and_mask, (), shifted),
+        {
+            lambda x: (x[:, :-1], x[:, 1:], x[:, 1:] > 0): "id of <end>",
+            lambda x: (x, x[:, 1:], x[:, 1:] > 0): "must have shape",
+            lambda x: shifted(x)[:2]: "three arrays",
+            lambda x: (*shifted(x)[:2], 0 * x[:, 1:]): "weight of `padded`",
+            lambda x: x.nothing: "raises AttributeError",
+        },
+    ),
+    "01.3": (
+        *(notebook_01.padding_of_small_batches, (STEPS, ORDER), 1 - shares(8)),
+        {shares(8): "share of words", 40: "no percentage", 1 - shares(4): "every 8", "x": "share"},
+    ),
+    "01.4": (
+        *(notebook_01.unknown_words, (["a b"] * 9, ["a b", "a c", "b a"]), 1 / 3),
+        {1 / 6: "unknown \\*words\\*", 2 / 3: "without unknown", 33: "percentage", 0.9: "id 1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_accepts_the_right_answer(name, capsys):
+    check, context, right, _ = CASES[name]
+    check(right, *context)
+    assert capsys.readouterr().out.startswith(f"Exercise {name[-1]}: right.")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_open_exercise_is_the_readers(name, capsys):
+    check, context, right, _ = CASES[name]
+    check((lambda *_: None) if callable(right) else None, *context)
+    assert capsys.readouterr().out == f"Exercise {name[-1]} is yours.\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_says_what_is_wrong(name):
+    check, context, _, wrong = CASES[name]
+    for answer, message in wrong.items():
+        with pytest.raises(NotYetError, match=message) as error:
+            check(answer, *context)
+        assert str(error.value).startswith(f"Exercise {name[-1]}: not yet. ")
+        assert error.value._render_traceback_() == [str(error.value)]
+
+
+def test_a_check_may_have_no_remark(capsys):
+    exercise(7)(lambda answer: "")(1)
+    assert capsys.readouterr().out == "Exercise 7: right.\n"
