@@ -2,7 +2,8 @@
 
 Read `measures` and `pointing` first, `statistics` turns them into scores of a set of captions.
 `grounding` finds the boxes of words, `occlusion` hides regions from the model, `summary` collects
-all scores; `search_tree` records a beam search.
+all scores; `search_tree` records a beam search. `forced` decodes given captions, and `phrases` and
+`phrase_scores` measure attention on the phrases of Flickr30k Entities.
 """
 
 from sat_keras import lazy_exports
@@ -10,9 +11,12 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "forced": ("force_captions",),
         "grounding": ("ground_captions",),
         "measures": ("attention_entropy", "coverage", "sameness", "total_variation"),
         "occlusion": ("occlusion_statistics",),
+        "phrase_scores": ("score_phrases",),
+        "phrases": ("phrase_statistics",),
         "pointing": ("attention_mass", "centre_map", "pointing_accuracy"),
         "search_tree": ("trace_search",),
         "statistics": ("attention_scores", "attention_statistics"),

@@ -140,7 +140,7 @@ def _singular(word: str) -> str:
 
 def _entities_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
     """Yields the rows of `load_boxes` from Flickr30k Entities."""
-    root = _entities_root(path)
+    root = open_entities(path)
     # Image ids by the number that Entities knows a picture by.
     ids_by_number: dict[str, list[str]] = {}
     for image_id in sorted(wanted or ()):
@@ -151,7 +151,7 @@ def _entities_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
         image_ids = [number] if wanted is None else ids_by_number.get(number, [])
         if not image_ids:
             continue
-        boxes, size = _read_annotation(file)
+        boxes, size = read_annotation(file)
         sentences = (root / "Sentences" / f"{number}.txt").read_text(encoding="utf-8")
         for match in _PHRASE.finditer(sentences):
             phrase = match["text"].strip()
@@ -161,8 +161,19 @@ def _entities_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
                     yield (image_id, name, phrase, *box, *size)
 
 
-def _entities_root(path: Path) -> Any:
-    """Returns the path, of a folder or in an archive, that holds Annotations and Sentences."""
+def open_entities(path: Path) -> Any:
+    """Finds the folder that holds Annotations and Sentences of Flickr30k Entities.
+
+    Args:
+        path: That folder, its zip archive, or a folder that holds either.
+
+    Returns:
+        `pathlib.Path` or `zipfile.Path`.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the archive is damaged.
+    """
     for place in (path, *(path / name for name in _ENTITIES)):
         if not place.exists():
             continue
@@ -181,8 +192,19 @@ def _entities_root(path: Path) -> Any:
     )
 
 
-def _read_annotation(path: Any) -> tuple[dict[str, list[tuple]], tuple[int, int]]:
-    """Returns the boxes by the number of an entity, and the picture's (width, height)."""
+def read_annotation(path: Any) -> tuple[dict[str, list[tuple]], tuple[int, int]]:
+    """Reads an annotation file of Flickr30k Entities.
+
+    Args:
+        path: `pathlib.Path` or `zipfile.Path` of the file.
+
+    Returns:
+        Tuple of the boxes `(x0, y0, x1, y1)` by the number of an entity, and the picture's
+        `(width, height)`, in pixels.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     boxes: dict[str, list[tuple]] = {}
     try:
         root = ElementTree.fromstring(path.read_bytes())
