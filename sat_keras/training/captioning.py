@@ -35,7 +35,9 @@ def caption_pictures(
     with picture_errors(), track(len(image_ids), "Search") as bar:
         inputs = search_inputs(source, image_ids)
         model = caption_search(captioner, **search)
-        return captioner.read(model.predict(inputs, verbose=0, callbacks=[_Advance(bar)]))
+        return captioner.read(
+            model.predict(inputs, verbose=0, callbacks=[_Advance(bar, len(image_ids))])
+        )
 
 
 def annotate_pictures(captioner: Captioner, source: Any, image_ids: Sequence[str]) -> np.ndarray:
@@ -78,11 +80,17 @@ def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
 
 
 class _Advance(keras.callbacks.Callback):
-    """Advances a progress bar by the pictures of every batch."""
+    """Advances a progress bar by the pictures of every batch.
 
-    def __init__(self, bar: Any) -> None:
+    Their number is not read from the logs: Keras flattens these and makes numbers of single values.
+    """
+
+    def __init__(self, bar: Any, pictures: int) -> None:
         super().__init__()
         self.bar = bar
+        self.left = pictures
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.bar.update(len(logs["outputs"]["token_ids"]))
+        number = min(SEARCH_BATCH, self.left)
+        self.left -= number
+        self.bar.update(number)
