@@ -2,8 +2,8 @@
 
 Read `measures` and `pointing` first, `statistics` turns them into scores of a set of captions.
 `grounding` finds the boxes of words, `occlusion` hides regions from the model, `summary` collects
-all scores; `search_tree` records a beam search. `forced` decodes given captions, and `phrases` and
-`phrase_scores` measure attention on the phrases of Flickr30k Entities.
+all scores; `search_tree` records a beam search. `forced` decodes given captions, `phrases` and
+`phrase_scores` measure attention on the phrases of Flickr30k Entities, `worth` replaces attention.
 """
 
 from sat_keras import lazy_exports
@@ -21,5 +21,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "search_tree": ("trace_search",),
         "statistics": ("attention_scores", "attention_statistics"),
         "summary": ("score_attention",),
+        "worth": ("attention_worth",),
     },
 )

@@ -98,7 +98,7 @@ def unit_of(name: str) -> str:
     Returns:
         `"nats"`, `"%"`, or `""` for the gate, which is from 0 to 1.
     """
-    if name.startswith(("entropy", "occlusion", "faithfulness")):
+    if name.startswith(("entropy", "occlusion", "faithfulness", "worth")):
         return "nats"
     return "" if name == "gate" else "%"
 

@@ -362,6 +362,21 @@ class AttentionDecoder(keras.Layer):
         self, token_ids: Any, annotations: Any, mask: Any = None, training: bool = False
     ) -> dict[str, Any]:
         annotations, keys = self.read_annotations(annotations, training=training)
+        return self.decode(token_ids, annotations, keys, mask, training)
+
+    def decode(
+        self, token_ids: Any, annotations: Any, keys: Any, mask: Any = None, training: bool = False
+    ) -> dict[str, Any]:
+        """Computes all steps of teacher forcing from what `read_annotations` returns.
+
+        Args:
+            token_ids, mask, training: As in the call.
+            annotations, keys: The results of `read_annotations`. Other keys than the picture's own
+                make attention look elsewhere, as `sat_keras.analysis.worth` does.
+
+        Returns:
+            The dictionary of the call.
+        """
         words = self.drop_embedding(self.embedding(token_ids), training=training)
         if training and self.attention.samples > 1:
             words = ops.repeat(words, self.attention.samples, axis=1)

@@ -1,0 +1,86 @@
+"""What attention is worth: the log-probability lost where the decoder looks elsewhere."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID
+
+
+def attention_worth(
+    captioner: Any, annotations: Any, captions: Sequence[Sequence[str]], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Computes how much less likely captions are with attention that ignores words or picture.
+
+    The captioner is forced to say each caption, once with its own attention and once with another:
+
+    - `worth_uniform`: all regions have the same weight
+    - `worth_permuted`: the weights are those of the picture, at regions drawn by a permutation
+    - `worth_other`: the weights are those of another picture of the batch, the next one
+
+    The weights follow from the keys `W_a a_i + b`, so other keys replace them at every step, while
+    the context stays a mean of the picture's own annotation vectors. The worth of a word is
+    `log p(word) - log p(word | other attention)` in nats. With 0 the captioner does not use what
+    the weights say.
+
+    Args:
+        captioner: A `Captioner` with a tokenizer.
+        annotations: Array of shape `(pictures, num_regions, feature_dim)`, two pictures or more.
+        captions: The words of each picture's caption.
+        seed: Integer, seed of the permutations.
+
+    Returns:
+        Dictionary from a name to an array `(pictures, 2)`: the sum over the caption's words, its
+        end included, and their number, for `attention_scores`.
+
+    Raises:
+        ValueError: If there is one picture only.
+
+    Reference:
+        [Jain and Wallace, 2019](https://arxiv.org/abs/1902.10186), "Attention is not Explanation",
+        for the permutation.
+    """
+    if len(captions) < 2:
+        raise ValueError(
+            "Another picture's attention needs two pictures or more. "
+            f"Received: {len(captions)} pictures"
+        )
+    token_ids = _token_ids(captioner.tokenizer.get_vocabulary(), captions)
+    decoder = captioner.decoder
+    annotations, keys = decoder.read_annotations(annotations)
+    keys = ops.convert_to_numpy(keys)
+    generator = np.random.default_rng(seed)
+    order = generator.permuted(np.tile(np.arange(keys.shape[1]), (len(keys), 1)), axis=1)
+    others = {
+        "worth_uniform": np.zeros_like(keys),
+        "worth_permuted": np.take_along_axis(keys, order[..., None], axis=1),
+        "worth_other": np.roll(keys, -1, axis=0),
+    }
+
+    def log_probability(keys: np.ndarray) -> np.ndarray:
+        inputs = token_ids[:, None, :-1]  # (batch, 1, steps)
+        logits = decoder.decode(inputs, annotations, keys)["logits"][:, 0]
+        log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        chosen = ops.take_along_axis(log_p, token_ids[:, 1:, None], axis=-1)
+        return ops.convert_to_numpy(chosen)[..., 0].astype("float64")
+
+    is_word = token_ids[:, 1:] != PAD_ID
+    own = log_probability(keys)
+    return {
+        name: np.stack(
+            [(is_word * (own - log_probability(other))).sum(axis=1), is_word.sum(axis=1)], axis=1
+        )
+        for name, other in others.items()
+    }
+
+
+def _token_ids(vocabulary: list[str], captions: Sequence[Sequence[str]]) -> np.ndarray:
+    """Returns ids of the captions with start and end, `(pictures, steps)`, 0 at padding."""
+    ids = {word: token_id for token_id, word in enumerate(vocabulary)}
+    rows = [[START_ID, *(ids.get(word, UNK_ID) for word in words), END_ID] for words in captions]
+    token_ids = np.full((len(rows), max(map(len, rows))), PAD_ID, "int32")
+    for row, found in zip(token_ids, rows, strict=True):
+        row[: len(found)] = found
+    return token_ids
