@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sat_keras.course import NotYetError, exercise, notebook_01
+from sat_keras.course import NotYetError, exercise, notebook_01, notebook_02
 from sat_keras.data import teacher_forcing
 
 CAPTIONS = ["a red ring", "a red star", "a blue ring", "the ring is red", "a", "a small red ring"]
@@ -19,6 +19,15 @@ def shares(size):
 def shifted(padded):
     return tuple(x.numpy() for x in teacher_forcing(padded))
 
+
+def dot_product(hidden, keys, annotations, scale=4):
+    scores = hidden @ keys.transpose(0, 2, 1) / scale
+    alpha = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    return [alpha @ annotations, alpha.tolist()]
+
+
+SCORES = np.array([0.0, 1.0, 3.0, 2.0, -1.0, 0.5])
+ALPHA = np.linspace(0.1, 1, 12).reshape(2, 2, 3)
 
 # Check, its context, a right answer, and wrong answers with what their messages say.
 CASES = {
@@ -43,6 +52,36 @@ CASES = {
     "01.4": (
         *(notebook_01.unknown_words, (["a b"] * 9, ["a b", "a c", "b a"]), 1 / 3),
         {1 / 6: "unknown \\*words\\*", 2 / 3: "without unknown", 33: "percentage", 0.9: "id 1"},
+    ),
+    "02.1": (
+        *(notebook_02.regions_of_96_pixels, (), 144),
+        {12: "one side", 64: "64 x 64", 96**2: "square of a side", (12, 12): "Expected"},
+    ),
+    "02.2": (
+        *(notebook_02.coldest_region, (SCORES,), 2),
+        {3: "start at 0", 4: "lowest", 1: "not the highest", (0, 2): "one index"},
+    ),
+    "02.3": (
+        *(notebook_02.temperature_of_half, (SCORES,), 0.8),
+        {0: "above 0", 0.1: "higher", 90: "lower"},
+    ),
+    "02.4": (
+        *(notebook_02.shuffled_regions, (ALPHA, [1, 2, 0]), ALPHA[..., [1, 2, 0]].tolist()),
+        {
+            3: "must have shape",
+            tuple(map(tuple, ALPHA.tolist())): "move with",
+            str(ALPHA): "Expected an array",
+        },
+    ),
+    "02.5": (
+        *(notebook_02.dot_product_attention, (), dot_product),
+        {
+            lambda *x: dot_product(*x, scale=1): "square root",
+            lambda *x: dot_product(*x)[0]: "context and weights",
+            lambda *x: dot_product(*x)[::-1]: "must have shape",
+            lambda *x: (dot_product(*x)[0], np.ones((2, 3, 5))): "sum to 1",
+            lambda *x: (0 * dot_product(*x)[0], dot_product(*x)[1]): "weighted mean",
+        },
     ),
 }
 
