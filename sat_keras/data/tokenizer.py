@@ -185,6 +185,29 @@ class Tokenizer:
         )
         return cls((*SPECIAL_TOKENS, *frequent)[:vocabulary_size])
 
+    def extended(
+        self, captions: Iterable[str], vocabulary_size: int | None = None, min_count: int = 1
+    ) -> "Tokenizer":
+        """Returns a tokenizer that also knows the words of captions. The ids of old words stay.
+
+        Args:
+            captions, vocabulary_size, min_count: Arguments of `from_captions`, which chooses the
+                words.
+
+        Returns:
+            `Tokenizer`. New words follow the old ones, by descending frequency.
+
+        Raises:
+            ValueError: As in `from_captions`.
+
+        Example:
+        >>> Tokenizer.from_captions(["a dog"]).extended(["a red cat"]).get_vocabulary()[4:]
+        ['a', 'dog', 'cat', 'red']
+        """
+        words = Tokenizer.from_captions(captions, vocabulary_size, min_count).vocabulary
+        known = set(self.vocabulary)
+        return Tokenizer((*self.vocabulary, *(word for word in words if word not in known)))
+
     def __call__(self, captions: Any) -> Any:
         """Returns the token ids of captions, `<start>` and `<end>` included.
 

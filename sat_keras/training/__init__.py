@@ -1,8 +1,9 @@
 """Training a captioner, and the folders of trainings and pretrained models.
 
-Read `fit` first. It puts together `optimizer`, `callbacks`, `checkpoint` (what is saved after an
-epoch) and `state` (how far a training is). `folder` describes a training's folder, `pretrained` the
-form in which models are shared, `captioning` captions the pictures of a source.
+Read `fit` first. It puts together `start` (words and weights of another captioner), `optimizer`,
+`callbacks`, `checkpoint` (what is saved after an epoch) and `state` (how far a training is).
+`folder` describes a training's folder, `pretrained` the form in which models are shared,
+`captioning` captions the pictures of a source.
 """
 
 from sat_keras import lazy_exports

@@ -257,7 +257,7 @@ def _source(
             allow_truncated=allow_truncated,
             region_mask=encoder.region_mask,
         )
-    options = {"allow_truncated": allow_truncated, "progress": verbose == 1}
+    options = {"allow_truncated": allow_truncated, "progress": verbose > 0}
     extract_features(splits["train"], encoder, features, mirror=config.mirror, **options)
     return extract_features(splits["dev"], encoder, features, **options)
 
