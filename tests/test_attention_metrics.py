@@ -154,6 +154,7 @@ def test_statistics_are_sums_and_numbers_of_each_picture():
     mean = 2 / 3 * one_hot_map(0, 0) + 1 / 3 * one_hot_map(1, 1)
     nothing = [(0, 0)] * 3
     centre = centre_map((4, 8))
+    always = (mean + half + half) / 3  # of the three captions with words: 5/9 and 4/9
     expected = {
         "entropy": [(2 * math.log(2), 3), (2 * math.log(2), 2), (math.log(2), 1), (0, 0)],
         "total_variation": [(0.5, 2), (0, 1), (0, 0), (0, 0)],
@@ -163,7 +164,10 @@ def test_statistics_are_sums_and_numbers_of_each_picture():
         "pointing_accuracy": [(1 / 2 + 1 / 2, 2), *nothing],
         "pointing_accuracy_uniform": [(1 / 32 + 21 / 32, 2), *nothing],
         "pointing_accuracy_centre": [(1, 2), *nothing],
+        "pointing_accuracy_mean_map": [(1, 2), *nothing],
+        "pointing_lag": [(1 / 2 - 1 / 2, 1), *nothing],
         "attention_mass": [(1, 2), *nothing],
+        "attention_mass_mean_map": [(always[0, 0] + always[1, 1], 2), *nothing],
         "attention_mass_uniform": [(1 / 32 + 21 / 32, 2), *nothing],
         "attention_mass_centre": [(centre[0, 0] + centre[1:, 1:].sum(), 2), *nothing],
     }

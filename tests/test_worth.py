@@ -70,18 +70,18 @@ def test_uniform_and_permuted_weights(captioner, annotations):
         own = log_probability(captioner, picture, words).sum()
         uniform = log_probability(captioner, picture, words, lambda a: np.full_like(a, 1 / 6))
         permuted = log_probability(captioner, picture, words, lambda a, r=row: a[..., order[r]])
-        assert found["worth_uniform"][row] == pytest.approx(
+        assert found["uniform_cost"][row] == pytest.approx(
             [own - uniform.sum(), len(words) + 1], abs=1e-4
         )
-        assert found["worth_permuted"][row, 0] == pytest.approx(own - permuted.sum(), abs=1e-4)
+        assert found["permuted_cost"][row, 0] == pytest.approx(own - permuted.sum(), abs=1e-4)
 
 
 def test_the_weights_of_the_next_picture(captioner, annotations):
     same = np.repeat(annotations[:1], 3, axis=0)
     found = attention_worth(captioner, same, CAPTIONS)
-    np.testing.assert_allclose(found["worth_other"][:, 0], 0, atol=1e-5)
+    np.testing.assert_allclose(found["other_cost"][:, 0], 0, atol=1e-5)
     found = attention_worth(captioner, annotations, CAPTIONS)
-    assert np.abs(found["worth_other"][:, 0]).min() > 1e-3
+    assert np.abs(found["other_cost"][:, 0]).min() > 1e-3
 
 
 def test_attention_that_ignores_the_picture_is_worth_nothing(annotations):

@@ -34,7 +34,8 @@ def force_captions(
     >>> forced["1000268201_693b08cb0e"][0].attention.shape
     (3, 14, 14)
     """
-    image_ids, found = list(captions), {}
+    image_ids = list(captions)
+    found: dict[str, list[Caption]] = {}
     with track(len(image_ids), "Forced decoding") as bar:
         for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
             part = image_ids[start : start + _PICTURES_AT_A_TIME]

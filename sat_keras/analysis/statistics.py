@@ -10,6 +10,9 @@ from sat_keras.analysis.pointing import mass_in_boxes, pointing_hits
 from sat_keras.backend.progress import track
 from sat_keras.evaluation.statistics import SAMPLES, interval, resample
 
+# Endings of the scores of attention that ignores the words.
+BASELINES = ("_uniform", "_centre", "_mean_map")
+
 
 def attention_statistics(
     attention_maps: Sequence[npt.ArrayLike],
@@ -31,17 +34,23 @@ def attention_statistics(
         Dictionary from the score's name to an array `(pictures, 2)`: the sum of the measure over
         the picture's words, and their number. The score is the ratio of their totals: a mean over
         words for `entropy` (nats), `gate` (0 to 1) and, with boxes, `pointing_accuracy` and
-        `attention_mass` (0 to 1; also `..._uniform` and `..._centre`); over pairs of neighbouring
-        words for `total_variation`; over captions for `coverage` and `sameness` (0 to 1).
+        `attention_mass` (0 to 1); over pairs of neighbouring words for `total_variation`; over
+        captions for `coverage` and `sameness` (0 to 1). Beside the measures with boxes stand their
+        values for attention that ignores the words: `..._uniform`, `..._centre` (`centre_map`) and
+        `..._mean_map`, the mean of all captions' maps, which always looks at the same place.
+        `pointing_lag` is the next word's hit minus the word's own, over words with a next one:
+        attention that comes a word late has a positive one.
 
     Raises:
         ValueError: If the numbers of pictures or words differ, or maps are not attention weights.
     """
     rows = []
+    means = [np.mean(maps, axis=0) for maps in attention_maps if len(np.asarray(maps))]
+    mean_map = np.mean(means, axis=0) if means else None
     all_boxes = [None] * len(attention_maps) if boxes is None else boxes
     with track(len(attention_maps), "Attention") as bar:
         for maps, gate, named in zip(attention_maps, gates, all_boxes, strict=True):
-            row = _measures(np.asarray(maps), gate, named, image_size)
+            row = _measures(np.asarray(maps), gate, named, image_size, mean_map)
             rows.append({name: (np.sum(values), np.size(values)) for name, values in row.items()})
             bar.update(1)
     names = dict.fromkeys(name for row in rows for name in row)
@@ -98,7 +107,7 @@ def unit_of(name: str) -> str:
     Returns:
         `"nats"`, `"%"`, or `""` for the gate, which is from 0 to 1.
     """
-    if name.startswith(("entropy", "occlusion", "faithfulness", "worth")):
+    if name.startswith(("entropy", "occlusion", "faithfulness")) or name.endswith("_cost"):
         return "nats"
     return "" if name == "gate" else "%"
 
@@ -108,6 +117,7 @@ def _measures(
     gate: npt.ArrayLike,
     boxes: Sequence | None,
     image_size: tuple[int, int] | None,
+    mean_map: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Returns the measures of a picture's words, by name."""
     row: dict[str, np.ndarray] = {}
@@ -118,21 +128,28 @@ def _measures(
         row["gate"] = np.asarray(gate)
     if len(maps) > 1:
         row["sameness"] = sameness(maps)
-    if boxes is not None and image_size is not None:
-        row |= _box_measures(maps, boxes, image_size)
+    if boxes is not None and image_size is not None and mean_map is not None:
+        row |= _box_measures(maps, boxes, image_size, mean_map)
     return row
 
 
 def _box_measures(
-    maps: np.ndarray, boxes: Sequence, image_size: tuple[int, int]
+    maps: np.ndarray, boxes: Sequence, image_size: tuple[int, int], mean_map: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Returns the measures of the words that have a box, by name; none without such words."""
-    pairs = [(m, box) for m, box in zip(maps, boxes, strict=True) if box is not None]
-    if not pairs:
+    at = [word for word, box in enumerate(boxes) if box is not None]
+    if not at:
         return {}
-    named, named_boxes = zip(*pairs, strict=True)
+    named = [boxes[word] for word in at]
+    always = np.broadcast_to(mean_map, (len(at), *mean_map.shape))
     scores: dict[str, np.ndarray] = {}
     for name, measure in (("pointing_accuracy", pointing_hits), ("attention_mass", mass_in_boxes)):
-        value, uniform, centre = measure(np.stack(named), named_boxes, image_size)
+        value, uniform, centre = measure(maps[at], named, image_size)
         scores |= {name: value, f"{name}_uniform": uniform, f"{name}_centre": centre}
+        scores[f"{name}_mean_map"] = measure(always, named, image_size)[0]
+    followed = [word for word in at if word + 1 < len(maps)]
+    if followed:
+        following = maps[[word + 1 for word in followed]]
+        late = pointing_hits(following, [boxes[word] for word in followed], image_size)[0]
+        scores["pointing_lag"] = late - scores["pointing_accuracy"][: len(followed)]
     return scores

@@ -12,6 +12,7 @@ from sat_keras.analysis.grounding import WordsToBoxes, ground_captions
 from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
 from sat_keras.analysis.statistics import attention_scores, attention_statistics
+from sat_keras.analysis.worth import attention_worth
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
@@ -57,10 +58,12 @@ def score_attention(
         | `sameness` of the words' maps | percent | captions |
         | `sameness_between_pictures`, of their mean maps | percent | pairs of pictures |
         | `gate` | 0 to 1 | words |
-        | `pointing_accuracy`, `..._uniform`, `..._centre` | percent | words with a box |
-        | `attention_mass`, `..._uniform`, `..._centre` | percent | words with a box |
+        | `pointing_accuracy`, `..._uniform`, `..._centre`, `..._mean_map` | percent | named words |
+        | `attention_mass`, `..._uniform`, `..._centre`, `..._mean_map` | percent | named words |
+        | `pointing_lag` | percent | named words with a next word |
         | `occlusion_attended`, `..._random`, `..._least` | nats | words |
         | `faithfulness`, `attended` minus `random` | nats | words |
+        | `uniform_cost`, `permuted_cost`, `other_cost`, see `attention_worth` | nats | words |
 
         `intervals` holds their bootstrap 95 % intervals over pictures, `[low, high]` by the same
         names; `sameness_between_pictures` has none.
@@ -106,12 +109,20 @@ def _occlusion(
 ) -> dict[str, np.ndarray]:
     """Returns the `occlusion_statistics` of pictures, a few at a time to bound the memory."""
     generator = np.random.default_rng(0)  # one for all parts, as if they were one call
-    parts = []
+    parts: list[dict[str, np.ndarray]] = []
+    worth: list[dict[str, np.ndarray]] = []
     with track(len(image_ids), "Occlusion") as bar:
         for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
             part = image_ids[start : start + _PICTURES_AT_A_TIME]
             annotations = annotate_pictures(captioner, source, part)
             found = [captions[image_id] for image_id in part]
             parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
+            if len(part) > 1:  # a single picture has no other one to take attention from
+                words = [caption.words for caption in found]
+                worth.append(attention_worth(captioner, annotations, words))
             bar.update(len(part))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {
+        name: np.concatenate([part[name] for part in each])
+        for each in (parts, worth)
+        for name in (each[0] if each else ())
+    }

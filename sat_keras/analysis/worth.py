@@ -16,14 +16,14 @@ def attention_worth(
 
     The captioner is forced to say each caption, once with its own attention and once with another:
 
-    - `worth_uniform`: all regions have the same weight
-    - `worth_permuted`: the weights are those of the picture, at regions drawn by a permutation
-    - `worth_other`: the weights are those of another picture of the batch, the next one
+    - `uniform_cost`: all regions have the same weight
+    - `permuted_cost`: the weights are those of the picture, at regions drawn by a permutation
+    - `other_cost`: the weights are those of another picture of the batch, the next one
 
     The weights follow from the keys `W_a a_i + b`, so other keys replace them at every step, while
-    the context stays a mean of the picture's own annotation vectors. The worth of a word is
-    `log p(word) - log p(word | other attention)` in nats. With 0 the captioner does not use what
-    the weights say.
+    the context stays a mean of the picture's own annotation vectors. The cost of a word is
+    `log p(word) - log p(word | other attention)` in nats. At 0 the captioner does not use its
+    attention weights.
 
     Args:
         captioner: A `Captioner` with a tokenizer.
@@ -54,9 +54,9 @@ def attention_worth(
     generator = np.random.default_rng(seed)
     order = generator.permuted(np.tile(np.arange(keys.shape[1]), (len(keys), 1)), axis=1)
     others = {
-        "worth_uniform": np.zeros_like(keys),
-        "worth_permuted": np.take_along_axis(keys, order[..., None], axis=1),
-        "worth_other": np.roll(keys, -1, axis=0),
+        "uniform_cost": np.zeros_like(keys),
+        "permuted_cost": np.take_along_axis(keys, order[..., None], axis=1),
+        "other_cost": np.roll(keys, -1, axis=0),
     }
 
     def log_probability(keys: np.ndarray) -> np.ndarray:

@@ -77,16 +77,17 @@ def digits(name: str) -> int:
 
 def _print_attention(scores: Mapping[str, Any]) -> None:
     """Prints the scores of attention, one a line, with intervals and baselines."""
-    from sat_keras.analysis.statistics import unit_of
+    from sat_keras.analysis.statistics import BASELINES, unit_of
 
-    print(f"{'attention':28}{'mean':>8}{'95 %':>16}{'uniform':>10}{'centre':>8}")
+    print(f"{'attention':28}{'mean':>8}{'95 %':>16}{'uniform':>10}{'centre':>8}{'mean map':>10}")
     for name, ends in scores["intervals"].items():
-        if name.endswith(("_uniform", "_centre")):
+        if name.endswith(BASELINES):
             continue
         unit = unit_of(name)
         decimals = 1 if unit == "%" else 3
-        numbers = [scores[name], *(scores.get(f"{name}_{base}") for base in ("uniform", "centre"))]
-        value, uniform, centre = ("" if x is None else f"{x:.{decimals}f}" for x in numbers)
+        numbers = [scores[name], *(scores.get(f"{name}{base}") for base in BASELINES)]
+        value, *baselines = ("" if x is None else f"{x:.{decimals}f}" for x in numbers)
         span = "-".join(f"{end:.{decimals}f}" for end in ends)
         label = f"{name.replace('_', ' ')} ({unit})" if unit else name
-        print(f"{label:28}{value:>8}{span:>16}{uniform:>10}{centre:>8}")
+        uniform, centre, mean_map = baselines
+        print(f"{label:28}{value:>8}{span:>16}{uniform:>10}{centre:>8}{mean_map:>10}")
