@@ -394,7 +394,7 @@ def test_a_captions_attention_is_that_of_teacher_forcing(trained):
 def test_log_probability_is_that_of_teacher_forcing():
     """Of every beam, also of a captioner that knows nothing."""
     captioner = make(seed=3)
-    result = captioner.generate(pictures(), beam_size=3, max_length=4)
+    result = captioner.search(pictures(), beam_size=3, max_length=4)
     ids, lengths = numpy(result.token_ids), numpy(result.lengths)
     assert ids.shape == (4, 3, 5)
     previous = np.concatenate([np.full((4, 3, 1), START_ID), ids[:, :, :-1]], axis=-1)
@@ -415,7 +415,7 @@ def test_captions_end_without_unknown_words():
     bias = np.zeros(TOKENIZER.vocabulary_size, "float32")
     bias[[UNK_ID, PAD_ID, START_ID]], bias[END_ID] = 9.0, -9.0  # tempting, and hard to end
     captioner.decoder.output_words.bias.assign(bias)
-    result = captioner.generate(pictures(), beam_size=2, max_length=3)
+    result = captioner.search(pictures(), beam_size=2, max_length=3)
     for row, length in zip(
         numpy(result.token_ids).reshape(-1, 4), numpy(result.lengths).ravel(), strict=True
     ):
@@ -439,17 +439,17 @@ def test_beams_share_the_annotation_vectors(monkeypatch):
         return seen_step
 
     monkeypatch.setattr(captioner.decoder, "search_step", spy)
-    captioner.generate(pictures(), beam_size=3, max_length=2)
+    captioner.search(pictures(), beam_size=3, max_length=2)
     assert {token_ids for token_ids, _, _ in seen} == {(4, 1), (4, 3)}
     assert {shapes for _, *shapes in seen for shapes in shapes} == {(4, 4, 8)}
 
 
 def test_search_takes_its_options_from_the_config():
     captioner = make(beam_size=2, max_length=3, length_penalty=0.0)
-    result = captioner.generate(pictures())
+    result = captioner.search(pictures())
     assert result.token_ids.shape == (4, 2, 4)
     np.testing.assert_array_equal(numpy(result.score), numpy(result.log_probability))
-    assert captioner.generate(pictures(), beam_size=1, max_length=5).token_ids.shape == (4, 1, 6)
+    assert captioner.search(pictures(), beam_size=1, max_length=5).token_ids.shape == (4, 1, 6)
 
 
 def test_a_data_set_is_captioned_batch_by_batch(trained):
@@ -495,7 +495,7 @@ def test_no_pictures_give_no_captions(trained):
 
 def test_without_a_tokenizer_there_are_ids_and_no_sentences():
     captioner = make(tokenizer=None, vocabulary_size=11)
-    assert captioner.generate(pictures(), beam_size=1, max_length=2).token_ids.shape == (4, 1, 3)
+    assert captioner.search(pictures(), beam_size=1, max_length=2).token_ids.shape == (4, 1, 3)
     with pytest.raises(ValueError, match=r"Sentences need a tokenizer.*Received: tokenizer=None"):
         captioner.caption(annotations=pictures(), beam_size=1, max_length=2)
 

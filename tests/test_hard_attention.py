@@ -446,7 +446,7 @@ def test_noise_goes_on_where_it_was_saved(tmp_path):
 def test_search_uses_the_context(looked, context):
     captioner, _, x, _, _ = looked
     annotations = x["annotations"][:8]
-    result = captioner.generate(annotations, beam_size=3, max_length=3, context=context, seed=4)
+    result = captioner.search(annotations, beam_size=3, max_length=3, context=context, seed=4)
     best = numpy(result.token_ids)[:, 0]
     # Teacher forcing of the captions found, in the same context, gives their log-probability.
     attention = captioner.decoder.attention
@@ -471,7 +471,7 @@ def test_sampled_search_is_seeded():
     x = {"annotations": np.repeat(batch()[0]["annotations"], 16, axis=0)}
 
     def log_p(seed):
-        found = captioner.generate(x["annotations"], beam_size=2, context="sampled", seed=seed)
+        found = captioner.search(x["annotations"], beam_size=2, context="sampled", seed=seed)
         return numpy(found.log_probability)[:, 0]
 
     np.testing.assert_array_equal(log_p(1), log_p(1))
@@ -483,7 +483,7 @@ def test_sampled_search_is_seeded():
 def test_soft_attention_has_no_other_context():
     captioner = Captioner(Config.tiny().replace(vocabulary_size=8))
     with pytest.raises(ValueError, match="attention='hard'.*Received: context='argmax'"):
-        captioner.generate(np.zeros((1, 4, 8), "float32"), context="argmax")
+        captioner.search(np.zeros((1, 4, 8), "float32"), context="argmax")
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sat_keras.captioning.caption import Caption
-from sat_keras.plots.attention_maps import describe_attention, fit_picture, upsample_attention
+from sat_keras.captioning.maps import describe_attention, fit_picture, upsample_attention
 from sat_keras.plots.widget import attention_html, caption_html
 
 WORDS = ["two", "dogs", "run"]

@@ -4,10 +4,15 @@ import dataclasses
 
 import numpy as np
 
+from sat_keras.captioning.widget import sentence_html, widget_html
+
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
     """A sentence about a picture, with the attention weights of each of its words.
+
+    Jupyter displays it as a widget: point at a word and see where the model looked. `str` and
+    `print` give the sentence.
 
     Attributes:
         text: The sentence.
@@ -16,10 +21,24 @@ class Caption:
             over the annotation grid. Each map sums to 1.
         gate: Array of shape `(num_words,)`, the gate beta of each word, 0 to 1.
         log_probability: Float, the caption's log-probability in nats, including the end token.
+        image: The picture, `uint8` array of shape `(height, width, 3)`, reduced to at most 480
+            pixels along its longer side; `None` for captions of annotation vectors.
+        seen: Box `(x0, y0, x1, y1)` in pixels of `image` that the CNN saw and the maps cover.
     """
 
     text: str
     words: list[str]
-    attention: np.ndarray
-    gate: np.ndarray
+    attention: np.ndarray = dataclasses.field(repr=False)
+    gate: np.ndarray = dataclasses.field(repr=False)
     log_probability: float
+    image: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    seen: tuple[float, float, float, float] | None = dataclasses.field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        sentence = sentence_html(self.text, self.log_probability)
+        if self.image is None:
+            return sentence
+        return sentence + widget_html(self.image, self.words, self.attention, self.gate, self.seen)

@@ -1,5 +1,6 @@
 """Captioning models: a `keras.Model` that searches captions by its step function."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from keras import ops
 
 from sat_keras.backend.devices import one_device
 from sat_keras.captioning.caption import Caption
+from sat_keras.captioning.maps import reduce_picture, seen_box
+from sat_keras.captioning.pictures import read_pictures
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 from sat_keras.search.beam import beam_search
@@ -16,7 +19,7 @@ from sat_keras.search.loop import SearchResult, StepFunction
 
 
 class CaptionModel(keras.Model):
-    """Base class of captioning models: `generate`, `caption` and compiled search.
+    """Base class of captioning models: `caption`, `generate`, `search` and compiled search.
 
     A subclass defines `annotate` and `step_function`.
 
@@ -74,7 +77,7 @@ class CaptionModel(keras.Model):
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
             steps, rows: Integers, the largest number of steps and of beams or samples, by default
                 those of the config.
-            context, seed, mask: As of `generate`.
+            context, seed, mask: As of `search`.
 
         Returns:
             Tuple `(step, states)`, see `sat_keras.search.loop`. The record has `attention_weights`
@@ -82,7 +85,7 @@ class CaptionModel(keras.Model):
         """
         raise NotImplementedError
 
-    def generate(
+    def search(
         self,
         annotations: Any,
         beam_size: int | None = None,
@@ -132,73 +135,154 @@ class CaptionModel(keras.Model):
         )
 
     def caption(
-        self, images: Any = None, annotations: Any = None, mask: Any = None, **search: Any
-    ) -> list[Caption]:
+        self,
+        images: Any = None,
+        annotations: Any = None,
+        mask: Any = None,
+        num_results: int | None = None,
+        **search: Any,
+    ) -> Any:
         """Describes each picture in a sentence.
 
         Args:
-            images: RGB pictures in 0..255: an array `(batch_size, height, width, 3)`, or a list of
-                arrays `(height, width, 3)` of any sizes.
+            images: One picture or many. One is the path of a file, an `http` address, a
+                `PIL.Image.Image`, or an RGB array `(height, width, 3)` with values in 0..255. Many
+                are a list of these, of any sizes, an array `(batch_size, height, width, 3)`, or
+                the path of a folder, whose pictures are taken in the order of their names.
             annotations: Array of shape `(batch_size, num_regions, feature_dim)`, in place of
                 `images`.
             mask: Boolean array of shape `(batch_size, num_regions)`, `False` for padding. An
                 encoder with `resize="pad"` provides it for `images`.
-            **search: Other arguments of `generate`, such as `beam_size`.
+            num_results: Integer, captions of each picture, at most `beam_size`, or `None` for the
+                best one.
+            **search: Other arguments of `search`, such as `beam_size`.
 
         Returns:
-            List of `Caption`, one a picture.
+            A `Caption` for one picture, a list of `Caption` for many. With `num_results`, a list
+            of captions, the best first, takes the place of each `Caption`.
 
         Raises:
-            ValueError: If there is no tokenizer, or neither images nor annotations.
+            ValueError: If there is no tokenizer, neither images nor annotations, or something is
+                no picture. The message names it.
+            FileNotFoundError: If there is no such file.
+            ConnectionError: If an address cannot be read.
 
         Example:
 
-        >>> for caption in captioner.caption([photo]):
-        ...     print(caption.text)
+        >>> captioner.caption("photo.jpg").text
+        'two dogs run through the grass'
+        >>> [caption.text for caption in captioner.caption("photo.jpg", num_results=2)]
+        ['two dogs run through the grass', 'two dogs are running through the grass']
         """
         if (images is None) == (annotations is None):
             raise ValueError(
                 "Expected either `images` or `annotations`. Received: "
                 f"images={type(images).__name__}, annotations={type(annotations).__name__}"
             )
-        if len(annotations if images is None else images) == 0:
-            return []
-        encoder = self.encoder
+        if num_results is not None:
+            search["num_results"] = num_results
+        is_one, shown = False, None
         if images is None:
             inputs = {"annotations": np.asarray(annotations)}
-        elif encoder is None:
-            inputs = {"images": self.annotate({"images": images})}  # raises, naming the remedy
         else:
-            resized = [ops.convert_to_numpy(encoder.resize_images(x)) for x in images]
-            inputs = {"images": np.stack(resized)}
-            if mask is None and encoder.resize == "pad":
-                mask = [encoder.region_mask(*np.shape(x)[:2]) for x in images]
+            inputs, shown, is_one = self._read_inputs(images, needs_mask=mask is None)
+        if len(next(iter(inputs.values()))) == 0:
+            return []
         if mask is not None:
             inputs["mask"] = np.asarray(mask, "bool")
-        return self.read(caption_search(self, **search).predict(inputs, verbose=0))
+        found = caption_search(self, **search).predict(inputs, verbose=0)
+        captions = self.read(found, shown)
+        return captions[0] if is_one else captions
 
-    def read(self, found: Mapping[str, Any]) -> list[Caption]:
+    def generate(
+        self, images: Any = None, num_results: int | None = None, **options: Any
+    ) -> str | list[str] | list[list[str]]:
+        """Describes each picture in a sentence, as the tasks of KerasHub do.
+
+        Args:
+            images: One picture or many, as of `caption`.
+            num_results: Integer, sentences of each picture, or `None` for the best one.
+            **options: Other arguments of `caption`, such as `beam_size` or `max_length`.
+
+        Returns:
+            A string for one picture, a list of strings for many. With `num_results`, a list of
+            strings, the best first, takes the place of each string.
+
+        Raises:
+            ValueError, FileNotFoundError, ConnectionError: As `caption`.
+
+        Example:
+
+        >>> captioner.generate("photo.jpg")
+        'two dogs run through the grass'
+        """
+
+        def texts(found: Any) -> Any:
+            return [texts(x) for x in found] if isinstance(found, list) else found.text
+
+        return texts(self.caption(images, num_results=num_results, **options))
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        is_picture = isinstance(x, (str, os.PathLike, list, tuple)) or hasattr(x, "shape")
+        if is_picture or (isinstance(x, Mapping) and "token_ids" not in x):
+            raise ValueError(
+                "`predict` computes the logits of given words, from a dictionary of `token_ids` "
+                "and `images` or `annotations`. For sentences about pictures use `generate` or "
+                f"`caption`. Received: {sorted(x) if isinstance(x, Mapping) else type(x).__name__}"
+            )
+        return super().predict(x, *args, **kwargs)
+
+    def read(self, found: Mapping[str, Any], shown: Any = None) -> list[Any]:
         """Converts the result of `CaptionSearch.predict` to captions.
 
         Args:
             found: Dictionary of arrays, see `CaptionSearch`.
+            shown: Optional sequence of `(image, seen)`, these fields of each picture's captions.
 
         Returns:
-            List of `Caption`, the best one of each picture.
+            List of `Caption`, the best one of each picture; a list of lists, the best one first, if
+            the search had `num_results`.
         """
         if self.tokenizer is None:
             raise ValueError(
                 "Sentences need a tokenizer: make the captioner with one. Received: tokenizer=None"
             )
-        captions = []
-        for token_ids, log_probability, weights, gate in zip(
-            *(found[x] for x in FOUND), strict=True
-        ):
-            text = self.tokenizer.detokenize(token_ids)
-            words = text.split()
-            maps = np.reshape(weights[: len(words)], (-1, *self.config.grid_shape))
-            captions.append(Caption(text, words, maps, gate[: len(words)], float(log_probability)))
-        return captions
+        rows = list(zip(*(found[x] for x in FOUND), strict=True))
+        shown = [(None, None)] * len(rows) if shown is None else shown
+        if np.ndim(found["log_probability"]) == 1:
+            return [self._read_one(*row, *show) for row, show in zip(rows, shown, strict=True)]
+        # Where fewer captions are possible, the search fills up with rows of probability 0.
+        return [
+            [self._read_one(*one, *show) for one in zip(*row, strict=True) if np.isfinite(one[1])]
+            for row, show in zip(rows, shown, strict=True)
+        ]
+
+    def _read_one(
+        self, token_ids: Any, log_probability: Any, weights: Any, gate: Any, image: Any, seen: Any
+    ) -> Caption:
+        assert self.tokenizer is not None
+        text = self.tokenizer.detokenize(token_ids)
+        words = text.split()
+        maps = np.reshape(weights[: len(words)], (-1, *self.config.grid_shape))
+        return Caption(text, words, maps, gate[: len(words)], float(log_probability), image, seen)
+
+    def _read_inputs(self, images: Any, needs_mask: bool) -> tuple[dict[str, Any], list, bool]:
+        """Returns the inputs of the search, the captions' `(image, seen)`, and if it is one."""
+        encoder = self.encoder
+        if encoder is None:
+            self.annotate({"images": images})  # raises, naming the remedy
+        pictures, is_one = read_pictures(images)
+        resized, shown, masks = [], [], []
+        for picture in pictures:  # one at a time: photos of a folder may not fit in memory
+            resized.append(ops.convert_to_numpy(encoder.resize_images(picture)))
+            masks.append(encoder.region_mask(*picture.shape[:2]))
+            shown.append(
+                reduce_picture(picture, seen_box(encoder.resize_images, *picture.shape[:2]))
+            )
+        inputs = {"images": np.stack(resized) if resized else np.zeros((0, 1, 1, 3), "uint8")}
+        if needs_mask and encoder.resize == "pad" and masks:
+            inputs["mask"] = np.stack(masks)
+        return inputs, shown, is_one
 
 
 FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
@@ -209,7 +293,8 @@ class CaptionSearch(keras.Model):
 
     Args:
         captioner: A `CaptionModel`.
-        **search: Other arguments of `CaptionModel.generate`, such as `beam_size`.
+        num_results: Integer, captions of each picture, or `None` for the best one.
+        **search: Other arguments of `CaptionModel.search`, such as `beam_size`.
 
     Call arguments:
         inputs: Dictionary with `annotations` or `images`, and `mask`, as of `Captioner`.
@@ -217,12 +302,16 @@ class CaptionSearch(keras.Model):
     Returns:
         Dictionary of each picture's best caption: `token_ids`, shape `(batch_size, steps)`,
         `log_probability`, shape `(batch_size,)`, `attention_weights`, shape
-        `(batch_size, steps, num_regions)`, and `gate`, shape `(batch_size, steps)`.
+        `(batch_size, steps, num_regions)`, and `gate`, shape `(batch_size, steps)`. With
+        `num_results` they have a second axis of that size, the best caption first.
     """
 
-    def __init__(self, captioner: CaptionModel, **search: Any) -> None:
+    def __init__(
+        self, captioner: CaptionModel, num_results: int | None = None, **search: Any
+    ) -> None:
         super().__init__()
         self.captioner = captioner
+        self.num_results = num_results
         self.search = search
         self.built = True
         self.compile(jit_compile=keras.backend.backend() == "jax")
@@ -233,15 +322,21 @@ class CaptionSearch(keras.Model):
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         annotations = self.captioner.annotate(inputs)
-        result = self.captioner.generate(
-            annotations, num_results=1, mask=inputs.get("mask"), **self.search
+        result = self.captioner.search(
+            annotations,
+            num_results=self.num_results or 1,
+            mask=inputs.get("mask"),
+            **self.search,
         )
-        return {
-            "token_ids": result.token_ids[:, 0],
-            "log_probability": result.log_probability[:, 0],
-            "attention_weights": result.record["attention_weights"][:, 0],
-            "gate": result.record["gate"][:, 0],
+        found = {
+            "token_ids": result.token_ids,
+            "log_probability": result.log_probability,
+            "attention_weights": result.record["attention_weights"],
+            "gate": result.record["gate"],
         }
+        if self.num_results is None:
+            return {name: x[:, 0] for name, x in found.items()}
+        return found
 
 
 def caption_search(captioner: CaptionModel, **search: Any) -> CaptionSearch:

@@ -92,20 +92,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _photos(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """Returns the paths of all photos, with folders replaced by the pictures in them."""
-    from PIL import Image
-
+    from sat_keras.captioning.pictures import picture_files
     from sat_keras.training.pretrained import read_description
 
-    suffixes = Image.registered_extensions()
     photos: list[str] = []
     for photo in arguments.photos:
         if not Path(photo).is_dir():
             photos.append(photo)
             continue
-        inside = sorted(x for x in Path(photo).iterdir() if x.suffix.lower() in suffixes)
-        if not inside:
-            raise ValueError(f"Expected a folder with pictures in it. Received: {photo}")
-        photos += map(str, inside)
+        photos += map(str, picture_files(photo))
     if arguments.split:
         dataset = dataset_of(arguments, read_description(folder))
         table = load_splits(dataset, (arguments.split,), arguments.limit)
@@ -122,7 +117,7 @@ def _caption_one(
     from sat_keras.data.images import load_image
 
     picture = load_image(photo, arguments.allow_truncated)
-    found = _best(captioner, picture, search, arguments.num_results)
+    found = captioner.caption(picture, num_results=arguments.num_results, **search)
     is_text = not (arguments.json or arguments.csv)
     if is_text:
         _print_sentences(photo, [caption.text for caption in found])
@@ -143,24 +138,6 @@ def _caption_one(
         }
         for rank, caption in enumerate(found, 1)
     ]
-
-
-def _best(captioner: Any, picture: Any, search: dict[str, Any], number: int) -> list[Any]:
-    """Returns the `number` best captions of a picture."""
-    if number == 1:
-        return captioner.caption([picture], **search)
-    import numpy as np
-    from keras import ops
-
-    resized = ops.convert_to_numpy(captioner.encoder.resize_images(picture))
-    annotations = captioner.annotate({"images": np.stack([resized])})
-    result = captioner.generate(annotations, num_results=number, **search)
-    parts = {
-        "token_ids": result.token_ids,
-        "log_probability": result.log_probability,
-        **{name: result.record[name] for name in ("attention_weights", "gate")},
-    }
-    return captioner.read({name: ops.convert_to_numpy(part)[0] for name, part in parts.items()})
 
 
 def _print_sentences(photo: str, sentences: Sequence[str]) -> None:

@@ -210,7 +210,7 @@ class Captioner(CaptionModel):
             steps, rows: Integers, the largest number of steps and of beams or samples, by default
                 those of the config. Contexts other than the expected one draw their noise for all
                 of them beforehand.
-            context, seed, mask: As of `generate`.
+            context, seed, mask: As of `search`.
 
         Returns:
             Tuple `(step, states)`, see `sat_keras.search.loop`. The record has

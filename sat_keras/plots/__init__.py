@@ -1,8 +1,8 @@
 """Figures, the interactive widget and the evaluation report.
 
-`attention_maps` enlarges and describes maps as arrays; `attention`, `history` and `beam_tree` draw
-one kind of figure each, with the settings of `style`; `widget` and `report` render HTML;
-`notebook` displays a figure with alternative text.
+`attention`, `history` and `beam_tree` draw one kind of figure each, with the settings of `style`;
+`widget` and `report` render HTML; `notebook` displays a figure with alternative text. The maps
+themselves are enlarged and described in `sat_keras.captioning.maps`.
 """
 
 from sat_keras import lazy_exports
@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "attention": ("plot_annotation_grid", "plot_attention"),
-        "attention_maps": ("describe_attention", "seen_box", "upsample_attention"),
+        "sat_keras.captioning.maps": ("describe_attention", "seen_box", "upsample_attention"),
         "beam_tree": ("plot_beam_tree",),
         "history": ("plot_history",),
         "notebook": ("figure_html",),

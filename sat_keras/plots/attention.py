@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sat_keras.plots.attention_maps import (
+from sat_keras.captioning.maps import (
     Box,
     as_gate,
     as_maps,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -17,15 +18,17 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from sat_keras.analysis.measures import attention_entropy
-from sat_keras.analysis.statistics import unit_of
+from sat_keras.analysis.statistics import BASELINES, unit_of
 from sat_keras.captioning.caption import Caption
+from sat_keras.captioning.maps import seen_box
+from sat_keras.captioning.widget import TEMPLATES
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.images import load_image
 from sat_keras.evaluation.statistics import PictureScores
-from sat_keras.plots.attention_maps import seen_box
-from sat_keras.plots.widget import TEMPLATES, attention_html
+from sat_keras.plots.widget import attention_html
 
 REPORT_FILE = "index.html"
+_TEMPLATES = TEMPLATES.overlay(loader=jinja2.PackageLoader("sat_keras.plots", ""))
 # Number of captions that are shown large, best and worst.
 _SHOWN = 8
 # The first pictures of the table have a thumbnail of 3 kB with this longer side in pixels.
@@ -47,6 +50,10 @@ _MEANINGS = {
     "occlusion_random": "the same, with random regions hidden",
     "occlusion_least": "the same, with the least attended regions hidden",
     "faithfulness": "drop for attended minus drop for random regions",
+    "pointing_lag": "pointing of the next word's map minus the word's own",
+    "uniform_cost": "log p(word) lost with uniform attention weights",
+    "permuted_cost": "log p(word) lost with the weights at permuted regions",
+    "other_cost": "log p(word) lost with another picture's weights",
 }
 _COUNTS = ("words", "object_words", "occlusion_pictures")
 # Scores in the table of captions, with their digits.
@@ -94,7 +101,7 @@ def write_report(
             "widget": Markup(widget),
         }
 
-    page = TEMPLATES.get_template("report.html").render(
+    page = _TEMPLATES.get_template("report.html").render(
         results=results,
         tables=_score_tables(results),
         histograms=_histograms(table, captions),
@@ -167,16 +174,17 @@ def _protocol_table(results: Mapping[str, Any]) -> dict[str, Any]:
 def _attention_table(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the scores of attention beside those of uniform and of centred attention."""
     intervals, rows = scores.get("intervals", {}), []
-    kinds = [k for k in ("uniform", "centre") if any(name.endswith(f"_{k}") for name in scores)]
+    kinds = [kind for kind in BASELINES if any(name.endswith(kind) for name in scores)]
     for name, value in scores.items():
-        is_baseline = name.endswith(("_uniform", "_centre"))
+        is_baseline = name.endswith(BASELINES)
         if name in _COUNTS or is_baseline or not isinstance(value, (int, float)):
             continue
         digits = 1 if unit_of(name) == "%" else 3
-        baselines = (_cell(scores.get(f"{name}_{kind}"), digits) for kind in kinds)
+        baselines = (_cell(scores.get(f"{name}{kind}"), digits) for kind in kinds)
         rows.append(_row(name, _cell(value, digits, intervals.get(name)), *baselines))
     counts = ", ".join(f"{scores[name]:,} {_label(name)}" for name in _COUNTS if name in scores)
-    return {"title": f"Attention: {counts}", "headings": ["value", *kinds], "rows": rows}
+    headings = ["value", *(kind.strip("_").replace("_", " ") for kind in kinds)]
+    return {"title": f"Attention: {counts}", "headings": headings, "rows": rows}
 
 
 def _row(name: str, *cells: tuple[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Attention maps as arrays: enlarged to a picture's size, and described in words."""
+"""Attention maps over pictures: enlarged to a picture's size, and described in words."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from sat_keras.analysis.measures import attention_entropy
 
 # Standard deviation of the Gaussian that enlarges maps, in regions.
 _SMOOTH_REGIONS = 0.75
@@ -94,7 +92,9 @@ def place_name(weights: Any) -> str:
     weights = np.asarray(weights, dtype="float32")
     if not weights.any():
         return "nowhere"
-    if np.exp(attention_entropy(weights)) > _EVEN_SHARE * weights.size:
+    shares = weights[weights > 0].astype("float64")
+    shares /= shares.sum()
+    if np.exp(-(shares * np.log(shares)).sum()) > _EVEN_SHARE * weights.size:
         return "the whole picture"
     row, column = np.unravel_index(weights.argmax(), weights.shape)
     vertical = ("upper", "", "lower")[int(3 * (row + 0.5) / weights.shape[0])]
@@ -237,6 +237,29 @@ def fit_picture(image: Any, seen: Sequence[float] | None = None) -> tuple[np.nda
     down, right = picture.shape[:2]
     # Multiplied first, so that the whole picture stays exactly the whole picture.
     return picture, (x0 * right / width, y0 * down / height, x1 * right / width, y1 * down / height)
+
+
+def reduce_picture(image: np.ndarray, seen: Box) -> tuple[np.ndarray, Box]:
+    """Reduces a picture to the largest size that is drawn, to keep it in memory.
+
+    Args:
+        image: `uint8` array of shape `(height, width, 3)`.
+        seen: Box `(x0, y0, x1, y1)` in its pixels.
+
+    Returns:
+        Tuple of a `uint8` array whose longer side has at most 480 pixels, and the box in its
+        pixels, which `fit_picture` takes as it would the original ones.
+    """
+    height, width = image.shape[:2]
+    if max(height, width) > _LARGEST_SIDE:
+        reduced = Image.fromarray(image)
+        reduced.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
+        image = np.asarray(reduced)
+    down, right = image.shape[0] / height, image.shape[1] / width
+    x0, y0, x1, y1 = seen
+    # No further than the picture after rounding.
+    box = max(0.0, x0 * right), max(0.0, y0 * down), x1 * right, y1 * down
+    return image, (*box[:2], min(box[2], image.shape[1]), min(box[3], image.shape[0]))
 
 
 def cover_map(weights: np.ndarray, height: int, width: int, seen: Box) -> np.ndarray:
