@@ -36,30 +36,41 @@ def force_captions(
     """
     image_ids = list(captions)
     found: dict[str, list[Caption]] = {}
+    tokenizer: Any = captioner.tokenizer
+    rows = tokenizer([text for each in captions.values() for text in each]).to_list()
+    queue = iter(rows)
+    token_ids = {i: [next(queue) for _ in each] for i, each in captions.items()}
+    # One shape for all batches: TensorFlow compiles each shape anew.
+    shape = max(map(len, token_ids.values()), default=0), max(map(len, rows), default=0)
     with track(len(image_ids), "Forced decoding") as bar:
         for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
             part = image_ids[start : start + _PICTURES_AT_A_TIME]
             annotations = annotate_pictures(captioner, source, part)
-            forced = _force(captioner, annotations, [captions[image_id] for image_id in part])
+            forced = _force(captioner, annotations, [token_ids[i] for i in part], shape)
             found |= dict(zip(part, forced, strict=True))
             bar.update(len(part))
     return found
 
 
 def _force(
-    captioner: Captioner, annotations: Any, captions: Sequence[Sequence[str]]
+    captioner: Captioner,
+    annotations: Any,
+    captions: Sequence[Sequence[list[int]]],
+    shape: tuple[int, int],
 ) -> Iterator[list[Caption]]:
-    """Yields the forced captions of each picture of a batch."""
+    """Yields the forced captions of each picture of a batch.
+
+    Args:
+        captioner: The `Captioner`.
+        annotations: The pictures' annotation vectors.
+        captions: Token ids of each picture's captions.
+        shape: Tuple of the largest number of captions and of tokens.
+    """
     tokenizer: Any = captioner.tokenizer
-    most = max(len(sentences) for sentences in captions)
-    rows = tokenizer([c for sentences in captions for c in sentences]).to_list()
-    steps = max(len(row) for row in rows)
     # (batch, captions, steps): padding is 0
-    token_ids = np.zeros((len(captions), most, steps), "int32")
-    queue = iter(rows)
-    for b, sentences in enumerate(captions):
-        for k in range(len(sentences)):
-            row = next(queue)
+    token_ids = np.zeros((len(captions), *shape), "int32")
+    for b, rows in enumerate(captions):
+        for k, row in enumerate(rows):
             token_ids[b, k, : len(row)] = row
     outputs = captioner({"annotations": annotations, "token_ids": token_ids[..., :-1]})
     log_p = ops.log_softmax(ops.cast(outputs["logits"], "float32"), axis=-1)
@@ -68,10 +79,10 @@ def _force(
         ops.convert_to_numpy(x) for x in (chosen, outputs["attention_weights"], outputs["gate"])
     )
     vocabulary, grid = tokenizer.get_vocabulary(), captioner.config.grid_shape
-    for b, sentences in enumerate(captions):
+    for b, rows in enumerate(captions):
         forced = []
-        for k in range(len(sentences)):
-            ids = [i for i in token_ids[b, k] if i][1:-1]  # without start and end
+        for k, row in enumerate(rows):
+            ids = row[1:-1]  # without start and end
             words, count = [vocabulary[i] for i in ids], len(ids)
             maps = weights[b, k, :count].reshape(-1, *grid)
             total = float(log_p[b, k, : count + 1].sum())

@@ -47,7 +47,8 @@ def attention_worth(
             "Another picture's attention needs two pictures or more. "
             f"Received: {len(captions)} pictures"
         )
-    token_ids = _token_ids(captioner.tokenizer.get_vocabulary(), captions)
+    steps = captioner.config.max_length + 2
+    token_ids = _token_ids(captioner.tokenizer.get_vocabulary(), captions, steps)
     decoder = captioner.decoder
     annotations, keys = decoder.read_annotations(annotations)
     keys = ops.convert_to_numpy(keys)
@@ -76,11 +77,15 @@ def attention_worth(
     }
 
 
-def _token_ids(vocabulary: list[str], captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """Returns ids of the captions with start and end, `(pictures, steps)`, 0 at padding."""
+def _token_ids(vocabulary: list[str], captions: Sequence[Sequence[str]], steps: int) -> np.ndarray:
+    """Returns ids of the captions with start and end, `(pictures, steps or more)`, 0 at padding.
+
+    The number of steps is that of the longest caption of a search, so that all batches have one
+    shape: TensorFlow compiles each shape anew.
+    """
     ids = {word: token_id for token_id, word in enumerate(vocabulary)}
     rows = [[START_ID, *(ids.get(word, UNK_ID) for word in words), END_ID] for words in captions]
-    token_ids = np.full((len(rows), max(map(len, rows))), PAD_ID, "int32")
+    token_ids = np.full((len(rows), max(steps, *map(len, rows))), PAD_ID, "int32")
     for row, found in zip(token_ids, rows, strict=True):
         row[: len(found)] = found
     return token_ids

@@ -10,7 +10,7 @@ from typing import Any
 
 from sat_keras.cli import options
 from sat_keras.cli.files import check_target, note, write_captions, write_results
-from sat_keras.cli.inputs import dataset_of, load_splits, search_options
+from sat_keras.cli.inputs import dataset_of, label, load_splits, search_options
 from sat_keras.cli.scores import caption_scores, print_results
 from sat_keras.config.fields import NATURAL
 
@@ -49,7 +49,7 @@ def add_options(parser: options.Parser) -> None:
         type=options.path,
         metavar="PATH",
         help="boxes of objects: Flickr30k Entities' folder, or COCO's instances files (default: "
-        "known for scenes only)",
+        "those of the scenes, and Entities' archive where it lies in the data folder)",
     )
     group.add_argument(
         "--occlusion",
@@ -109,11 +109,14 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     _check_targets(arguments, path)
     dataset = dataset_of(arguments, description)
     table = load_splits(dataset, (arguments.split,), arguments.limit)
-    objects = _objects(arguments, dataset["name"], table)
+    entities = _entities(arguments, dataset)
+    objects = _objects(arguments, dataset["name"], table, entities)
     cache = arguments.features or dataset["features"]
     captioner, source = _captioner_and_source(arguments, folder, description, table, cache)
     references = references_of(table)
-    text = f"Captioning {len(references)} {arguments.split} pictures of {dataset['name']} ..."
+    text = (
+        f"Captioning {len(references)} {arguments.split} pictures of {label(dataset['name'])} ..."
+    )
     note(arguments, text)
     search = search_options(arguments, captioner.config)
     found = caption_pictures(captioner, source, list(references), **search)
@@ -121,13 +124,13 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     # Search takes the longest, so its captions are written before anything else can fail.
     write_captions(arguments.captions, {i: caption.text for i, caption in captions.items()})
     scores = _scores(
-        *(captioner, source, captions, table, references, objects),
+        *(captioner, source, captions, table, references, objects, entities),
         is_scenes=dataset["name"] == "scenes",
         occlusion=arguments.occlusion,
     )
     training = read_run(folder) or description["training"]
     results = {
-        "dataset": dataset["name"],
+        "dataset": label(dataset["name"]),
         "split": arguments.split,
         "pictures": len(references),
         "encoder": captioner.config.encoder,
@@ -190,15 +193,36 @@ def _captioner_and_source(
     )
 
 
-def _objects(arguments: argparse.Namespace, dataset_name: str, table: Any) -> Any:
+def _entities(arguments: argparse.Namespace, dataset: Any) -> Path | None:
+    """Returns where Flickr30k Entities is, among `--boxes` or in the data folder; or `None`."""
+    from sat_keras.datasets.boxes import open_entities
+
+    if not dataset["name"].startswith("flickr"):
+        return None
+    folder = Path(dataset["data_dir"])
+    for place in map(Path, arguments.boxes or (folder, folder / dataset["name"])):
+        try:
+            if place.exists():
+                open_entities(place)
+                return place
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _objects(
+    arguments: argparse.Namespace, dataset_name: str, table: Any, entities: Path | None
+) -> Any:
     """Returns a table of the pictures' objects, or `None` if they are not known."""
     from sat_keras.datasets import load_boxes, load_objects
 
     if dataset_name == "scenes":
         return load_objects(table)
-    if not arguments.boxes:
+    if not (arguments.boxes or entities):
         return None
-    objects = load_boxes(arguments.boxes, set(table["image_id"]))
+    objects = load_boxes(arguments.boxes or [entities], set(table["image_id"]))
+    if objects.empty and not arguments.boxes:
+        return None
     if objects.empty:
         raise ValueError(
             "Expected the boxes of these pictures: name the files of this data set's split. "
@@ -214,12 +238,13 @@ def _scores(
     table: Any,
     references: Any,
     objects: Any,
+    entities: Path | None,
     is_scenes: bool,
     occlusion: int,
 ) -> dict[str, Any]:
     """Returns the scores of the captions and of the attention behind their words."""
-    from sat_keras.analysis import score_attention
-    from sat_keras.datasets import boxes, scenes
+    from sat_keras.analysis import score_attention, score_phrases
+    from sat_keras.datasets import boxes, load_phrases, scenes
 
     words_to_boxes = scenes.words_to_boxes if is_scenes else boxes.words_to_boxes
     results = caption_scores({key: found.text for key, found in captions.items()}, references)
@@ -227,6 +252,9 @@ def _scores(
         captioner, source, captions, table, objects, words_to_boxes, occlusion
     )
     results["attention_scores"] = attention
+    sentences = load_phrases(entities, list(references)) if entities else ()
+    if sentences:
+        results["phrases"] = score_phrases(captioner, source, captions, table, sentences)
     if is_scenes:
         results["scenes"] = _scene_scores(captions, objects, attention)
     return results

@@ -26,17 +26,32 @@ def with_encoder_sizes(config: Config, encoder: Any, arguments: argparse.Namespa
     return config.replace(**sizes)
 
 
-def encoder_weights(arguments: argparse.Namespace, config: Config) -> str | None:
-    """Returns `"imagenet"`, a path, or `None` for random weights, the default of `scenes`."""
+def encoder_weights(
+    arguments: argparse.Namespace, config: Config, origin: Mapping[str, Any] | None = None
+) -> str | None:
+    """Returns `"imagenet"`, a path, or `None` for random weights, the default of `scenes`.
+
+    Args:
+        arguments: Parsed arguments.
+        config: The `Config`.
+        origin: Optional description of the encoder of the captioner to start from. Weights that a
+            file holds are the default.
+    """
     weights = arguments.encoder_weights
     if weights is None:
-        return None if config.encoder == "scenes" else "imagenet"
+        of_origin = origin and not origin["in_model"] and origin["weights"]
+        return None if config.encoder == "scenes" else of_origin or "imagenet"
     return None if weights == "none" else weights
 
 
 def default_features(dataset_name: str) -> Path:
     """Returns the default folder of a data set's feature cache."""
-    return Path("outputs", "features", dataset_name)
+    return Path("outputs", "features", label(dataset_name))
+
+
+def label(dataset_name: str) -> str:
+    """Returns a data set's name in results and file names: of a folder, the folder's own name."""
+    return dataset_name if dataset_name in DATASETS else Path(dataset_name).resolve().name
 
 
 def dataset_of(
@@ -55,8 +70,8 @@ def dataset_of(
     name = arguments.dataset or recorded.get("name")
     if name is None:
         raise ValueError(
-            f"A pretrained captioner needs a data set: add --dataset {{{','.join(DATASETS)}}}. "
-            f"Received: {arguments.model}"
+            f"A pretrained captioner needs a data set: add --dataset {{{','.join(DATASETS)}}}, or "
+            f"a folder with photos and captions. Received: {arguments.model}"
         )
     if name != recorded.get("name"):
         recorded = {}

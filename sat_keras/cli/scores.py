@@ -46,6 +46,8 @@ def print_results(results: Mapping[str, Any]) -> None:
         print(f"content words that are true: {results['scenes']['content_word_accuracy']:.1f} %")
     if "attention_scores" in results:
         _print_attention(results["attention_scores"])
+    for kind, scores in results.get("phrases", {}).items():
+        _print_phrases(kind, scores)
 
 
 def print_scores(results: Mapping[str, Any]) -> None:
@@ -79,7 +81,7 @@ def _print_attention(scores: Mapping[str, Any]) -> None:
     """Prints the scores of attention, one a line, with intervals and baselines."""
     from sat_keras.analysis.statistics import BASELINES, unit_of
 
-    print(f"{'attention':28}{'mean':>8}{'95 %':>16}{'uniform':>10}{'centre':>8}{'mean map':>10}")
+    print(f"{'attention':34}{'mean':>8}{'95 %':>16}{'uniform':>10}{'centre':>8}{'mean map':>10}")
     for name, ends in scores["intervals"].items():
         if name.endswith(BASELINES):
             continue
@@ -90,4 +92,21 @@ def _print_attention(scores: Mapping[str, Any]) -> None:
         span = "-".join(f"{end:.{decimals}f}" for end in ends)
         label = f"{name.replace('_', ' ')} ({unit})" if unit else name
         uniform, centre, mean_map = baselines
-        print(f"{label:28}{value:>8}{span:>16}{uniform:>10}{centre:>8}{mean_map:>10}")
+        print(f"{label:34}{value:>8}{span:>16}{uniform:>10}{centre:>8}{mean_map:>10}")
+
+
+def _print_phrases(kind: str, scores: Mapping[str, Any]) -> None:
+    """Prints the attention on phrases, of all types of entities and of each, one a line."""
+    from sat_keras.analysis.statistics import BASELINES
+
+    print(f"{scores['phrases']} phrases of {kind} captions")
+    for name, ends in scores["intervals"].items():
+        measure, _, entity = name.partition(":")
+        if measure != "phrase_mass":
+            continue
+        suffix = f":{entity}" if entity else ""
+        bases = (scores.get(f"{measure}{base}{suffix}") for base in BASELINES)
+        uniform, centre, mean_map = ("" if x is None else f"{x:.1f}" for x in bases)
+        label = f"mass in phrases{f', {entity}' if entity else ''} (%)"
+        span = f"{ends[0]:.1f}-{ends[1]:.1f}"
+        print(f"{label:34}{scores[name]:>8.1f}{span:>16}{uniform:>10}{centre:>8}{mean_map:>10}")

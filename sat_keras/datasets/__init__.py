@@ -17,6 +17,7 @@ from sat_keras.datasets.boxes import load_boxes
 from sat_keras.datasets.coco import load_coco
 from sat_keras.datasets.flickr import load_flickr8k, load_flickr30k
 from sat_keras.datasets.folder import describe_dataset, from_table, load_folder
+from sat_keras.datasets.phrases import load_phrases
 from sat_keras.datasets.scenes import (
     caption_accuracy,
     draw_scenes,
@@ -39,6 +40,7 @@ __all__ = [
     "load_flickr30k",
     "load_folder",
     "load_objects",
+    "load_phrases",
     "load_scenes",
     "words_to_boxes",
 ]
