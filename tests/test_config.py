@@ -19,7 +19,7 @@ CHOICES = {
     if check.choices and check.expected.startswith("one of")
 }
 
-PRESETS = ("tiny", "scenes", "flickr8k", "paper_coco")
+PRESETS = ("tiny", "scenes", "flickr8k", "finetune", "paper_coco")
 
 counts = st.integers(1, 10_000)
 shares = st.floats(0, 1, exclude_max=True)

@@ -8,7 +8,13 @@ from typing import Any
 
 from sat_keras.cli import options
 from sat_keras.cli.files import check_target, write_captions, write_results
-from sat_keras.cli.inputs import dataset_of, default_features, encoder_weights, load_splits
+from sat_keras.cli.inputs import (
+    dataset_of,
+    default_features,
+    encoder_weights,
+    label,
+    load_splits,
+)
 from sat_keras.cli.scores import caption_scores, print_results
 from sat_keras.config.fields import COUNT
 
@@ -69,14 +75,16 @@ def run(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     config = options.make_config(arguments)
     dataset = dataset_of(arguments)
-    out = arguments.out or f"outputs/{dataset['name']}-{arguments.name}-{arguments.split}.json"
+    out = (
+        arguments.out or f"outputs/{label(dataset['name'])}-{arguments.name}-{arguments.split}.json"
+    )
     check_target("--out", out, arguments.overwrite)
     check_target("--captions", arguments.captions, arguments.overwrite)
     train = references_of(load_splits(dataset, ("train",)))
     references = references_of(load_splits(dataset, (arguments.split,)))
     candidates, settings = _captions(arguments, config, dataset, train, references)
     results = {
-        "dataset": dataset["name"],
+        "dataset": label(dataset["name"]),
         "split": arguments.split,
         "pictures": len(references),
         "encoder": None if arguments.name == "random" else config.encoder,

@@ -40,11 +40,13 @@ def _as_option(found: re.Match, known: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def short_warnings() -> Iterator[None]:
-    """Shows this package's warnings in one line each, and none of other packages."""
+    """Shows this package's warnings once, in one line each, and none of other packages."""
     package = str(Path(__file__).resolve().parents[1])
+    shown: set[str] = set()
 
     def show(message: Any, category: Any, filename: str, *_: Any, **__: Any) -> None:
-        if str(Path(filename).resolve()).startswith(package):
+        if str(Path(filename).resolve()).startswith(package) and str(message) not in shown:
+            shown.add(str(message))
             print(f"sat-keras: warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():

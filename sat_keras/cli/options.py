@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ DATASETS = {
     "coco2014": "paper_coco",
     "coco2017": "paper_coco",
 }
-PRESETS = ("scenes", "flickr8k", "paper_coco", "tiny")
+PRESETS = ("scenes", "flickr8k", "paper_coco", "finetune", "tiny")
 SPLITS = ("train", "dev", "test")
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # Fields that the annotation vectors depend on.
@@ -144,11 +145,28 @@ def add_general(parser: Parser) -> None:
     group.add_argument("-h", "--help", action="help", help="show this help and exit")
 
 
+def dataset(text: str) -> str:
+    """Parses the name of a data set, or the path of a folder with photos and captions."""
+    if text in DATASETS:
+        return text
+    if os.path.isdir(text):
+        folder = os.path.normpath(text)
+        return os.path.join(".", folder) if folder in DATASETS else folder
+    raise argparse.ArgumentTypeError(
+        f"must be one of {', '.join(DATASETS)}, or a folder with photos and captions. "
+        f"Received: {text!r}{did_you_mean(text, DATASETS)}"
+    )
+
+
 def add_dataset(parser: Group, required: bool) -> None:
     """Adds --dataset."""
     trained = "" if required else " (default: the model's)"
     parser.add_argument(
-        "--dataset", choices=DATASETS, required=required, help=f"name of the data set{trained}"
+        "--dataset",
+        type=dataset,
+        metavar="DATASET",
+        required=required,
+        help=f"{', '.join(DATASETS)}, or a folder of your own with photos and captions{trained}",
     )
 
 
@@ -198,7 +216,10 @@ def add_data(parser: Group, required: bool) -> None:
 def add_preset(parser: Group) -> None:
     """Adds --preset."""
     parser.add_argument(
-        "--preset", choices=PRESETS, help="config to start from (default: the data set's)"
+        "--preset",
+        choices=PRESETS,
+        help="config to start from (default: the data set's; of a folder of your own flickr8k, or "
+        "with --start finetune)",
     )
 
 
@@ -296,9 +317,20 @@ def add_config(parser: Parser, without: Sequence[str] = ()) -> None:
         add_fields(group, [name for name in names if name not in without])
 
 
-def make_config(arguments: argparse.Namespace) -> Config:
-    """Returns the preset with the fields that the command line changes."""
-    config = getattr(Config, arguments.preset or DATASETS[arguments.dataset])()
+def make_config(arguments: argparse.Namespace, start: Config | None = None) -> Config:
+    """Returns the preset with the fields that the command line changes.
+
+    Args:
+        arguments: Parsed arguments.
+        start: Optional config of the captioner that the training starts from. Without --preset, a
+            folder of one's own takes the model's fields from it, but for `min_count`, and the
+            others from `finetune`.
+    """
+    preset = DATASETS.get(arguments.dataset, "finetune" if start else "flickr8k")
+    config = getattr(Config, arguments.preset or preset)()
+    if start and not arguments.preset and arguments.dataset not in DATASETS:
+        names = {field.name for field in dataclasses.fields(ModelConfig)} - {"min_count"}
+        config = config.replace(**{name: getattr(start, name) for name in names})
     changes = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
     if "grid_shape" in changes:
         changes["grid_shape"] = tuple(changes["grid_shape"])

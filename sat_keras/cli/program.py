@@ -9,10 +9,12 @@ import shlex
 import sys
 
 from sat_keras import __version__
+from sat_keras.backend.progress import show_progress
 from sat_keras.cli import (
     baseline,
     caption,
     compare,
+    data,
     evaluate,
     export,
     features,
@@ -21,9 +23,11 @@ from sat_keras.cli import (
     train,
 )
 from sat_keras.cli.errors import sentence, short_warnings
+from sat_keras.cli.quiet import import_keras
 from sat_keras.training.signals import Terminated
 
 COMMANDS = {
+    "data": data,
     "train": train,
     "evaluate": evaluate,
     "caption": caption,
@@ -33,6 +37,9 @@ COMMANDS = {
     "score": score,
     "compare": compare,
 }
+
+
+WITHOUT_KERAS = ("score", "compare")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         can fix, 130 after Ctrl-C, 141 if the reader of the output stopped reading.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    # Read when TensorFlow and matplotlib are imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Read when matplotlib is imported.
     os.environ.setdefault("MPLBACKEND", "Agg")
     arguments = argparse.Namespace()
     try:
@@ -72,7 +78,10 @@ def _run(argv: list[str], arguments: argparse.Namespace) -> int:
         with short_warnings():
             make_parser().parse_args(argv, arguments)
             arguments.command_line = shlex.join(["sat-keras", *argv])
-            return arguments.run(arguments) or 0
+            if arguments.command not in WITHOUT_KERAS:
+                import_keras()
+            with show_progress(not arguments.quiet):
+                return arguments.run(arguments) or 0
     finally:
         sys.stdout.flush()
 

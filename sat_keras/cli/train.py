@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sat_keras.cli import options
 from sat_keras.cli.inputs import (
@@ -12,6 +14,7 @@ from sat_keras.cli.inputs import (
     load_splits,
     with_encoder_sizes,
 )
+from sat_keras.config.config import Config
 from sat_keras.config.fields import COUNT
 
 SUMMARY = "Train a captioner, or resume a training that was stopped."
@@ -19,7 +22,7 @@ USAGE = "--dataset NAME --out DIR"
 EXAMPLES = """
 examples:
   sat-keras train --dataset scenes --out outputs/scenes
-  sat-keras train --dataset flickr8k --data-dir data --out outputs/soft
+  sat-keras train --dataset my_photos --start flickr8k-soft-vgg16 --out outputs/mine
 """
 # Fields that the help shows first.
 COMMON = ("attention", "epochs", "batch_size", "learning_rate", "seed")
@@ -44,10 +47,16 @@ def add_options(parser: options.Parser) -> None:
         "--start",
         type=options.path,
         metavar="MODEL",
-        help="captioner whose weights to start from, such as one with soft attention for "
-        "--attention hard: a folder, or the name of a pretrained one (default: random weights)",
+        help="captioner whose weights to start from: the name of a pretrained one, such as "
+        f"{options.PRETRAINED}, or the folder of a training (default: random weights)",
     )
     others = parser.add_argument_group("other options")
+    others.add_argument(
+        "--vocabulary",
+        choices=("extend", "keep"),
+        help="with --start: extend its words by those of the train captions, or keep them, so that "
+        "other words are <unk> (default: extend)",
+    )
     options.add_features(others)
     others.add_argument(
         "--overwrite", action="store_true", help="delete another training in the folder --out"
@@ -79,12 +88,18 @@ def run(arguments: argparse.Namespace) -> None:
     from sat_keras.training.signals import sigterm_raises
 
     keep_freed_memory()
-    config = options.make_config(arguments)
     dataset = dataset_of(arguments)
-    weights = encoder_weights(arguments, config)
+    origin = _origin(arguments)
+    config = options.make_config(arguments, origin["config"] if origin else None)
+    weights = encoder_weights(arguments, config, origin and origin["encoder"])
+    start = arguments.start and load_pretrained(
+        arguments.start, arguments.encoder_weights, encoder=config.encoder_trainable
+    )
     dataset["features"] = str(arguments.features or default_features(dataset["name"]))
     keras.utils.set_random_seed(config.seed)
     encoder = make_encoder(config, weights, config.precision)
+    if origin and _has_own_encoder(origin, config, arguments):
+        encoder.set_weights(start.encoder.get_weights())
     config = with_encoder_sizes(config, encoder, arguments)
     # An encoder that no file can restore is saved with the model.
     in_model = config.encoder_trainable or weights is None
@@ -93,9 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
         "config": config.to_dict(),
         "encoder": describe_encoder(encoder, weights, in_model),
         "dataset": dataset,
-        "start": {"start": arguments.start},
+        "start": {"start": arguments.start, **_vocabulary(arguments)},
     }
-    start = arguments.start and load_pretrained(arguments.start, encoder=config.encoder_trainable)
     table = load_splits(dataset, ("train", "dev"))
     if open_run(arguments.out, description, arguments.overwrite):
         print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
@@ -111,6 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
                 keep_encoder=in_model,
                 allow_truncated=arguments.allow_truncated,
                 start=start,
+                vocabulary="captions" if start is None else arguments.vocabulary or "extend",
                 devices=arguments.devices,
                 verbose=_verbosity(arguments.quiet),
             )
@@ -122,6 +137,38 @@ def run(arguments: argparse.Namespace) -> None:
         f"BLEU-4 {best['dev_bleu4']:.2f} %, CIDEr {best['dev_cider']:.3f} (protocol coco). "
         f"The model is in {arguments.out}."
     )
+
+
+def _origin(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Returns the description of the captioner to start from, if there is one."""
+    from sat_keras.training.pretrained import pretrained_folder, read_description
+
+    if arguments.start:
+        return read_description(pretrained_folder(arguments.start))
+    if arguments.vocabulary:
+        raise ValueError(
+            "--vocabulary needs a captioner to start from; add --start MODEL. "
+            f"Received: --vocabulary {arguments.vocabulary}"
+        )
+    return None
+
+
+def _has_own_encoder(
+    origin: Mapping[str, Any], config: Config, arguments: argparse.Namespace
+) -> bool:
+    """Returns whether the frozen encoder of the captioner to start from is in its file only."""
+    names = ("encoder", "encoder_layer", "image_size")
+    return (
+        origin["encoder"]["in_model"]
+        and not config.encoder_trainable
+        and arguments.encoder_weights is None
+        and all(getattr(origin["config"], name) == getattr(config, name) for name in names)
+    )
+
+
+def _vocabulary(arguments: argparse.Namespace) -> dict[str, str]:
+    """Returns what `config.json` says about the vocabulary: nothing in the usual case."""
+    return {"vocabulary": arguments.vocabulary} if arguments.vocabulary else {}
 
 
 def draw_curves(folder: str | Path) -> None:

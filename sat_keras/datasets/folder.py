@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sat_keras.backend.progress import track
 from sat_keras.data.images import load_image
 from sat_keras.datasets.tables import (
     SPLITS,
@@ -113,13 +115,22 @@ def load_folder(folder: str | os.PathLike, only: str | None = None, seed: int = 
     Example:
     >>> captions = load_folder("my_photos")
     """
-    folder = Path(folder)
-    path = _captions_file(folder)
-    if path is None:
-        raise FileNotFoundError(
-            f"The folder has no captions file; expected {_FORMS}. Received: {str(folder)!r}"
+    path = captions_file(folder)
+    found = read_captions_file(path)
+    table = from_table(found, folder, seed)
+    if "split" not in {str(name).strip().lower() for name in found.columns}:
+        counts = table.groupby("split")["image"].nunique()
+        parts = ", ".join(f"{counts[split]} {split}" for split in SPLITS if split in counts)
+        warnings.warn(
+            f"{path} names no splits, so the pictures are divided at random (seed {seed}): {parts}",
+            stacklevel=2,
         )
-    return from_table(read_captions_file(path), folder, seed, only)
+    if only is None or (table["split"] == only).any():
+        return table if only is None else table[table["split"] == only].reset_index(drop=True)
+    raise ValueError(
+        f"The data set has no {only} pictures; name their split in the column `split` of the "
+        f"captions file, or add pictures: three or more are divided at random. Received: {path}"
+    )
 
 
 def describe_dataset(table: pd.DataFrame) -> dict[str, Any]:
@@ -144,8 +155,11 @@ def describe_dataset(table: pd.DataFrame) -> dict[str, Any]:
     captions = [text.split() for text in normalize(table["caption"].tolist())]
     lengths = [len(words) for words in captions]
     paths = list(dict.fromkeys(table["image"]))
-    with ThreadPoolExecutor() as pool:
-        checked = dict(zip(paths, pool.map(_size_or_error, paths), strict=True))
+    checked: dict[str, list[int] | str] = {}
+    with ThreadPoolExecutor() as pool, track(len(paths), "Pictures") as bar:
+        for path, size in zip(paths, pool.map(_size_or_error, paths), strict=True):
+            checked[path] = size
+            bar.update(1)
     sizes = sorted((size for size in checked.values() if isinstance(size, list)), key=np.prod)
     return {
         "pictures": {split: int(by_split["image"].nunique()[split]) for split in splits},
@@ -204,13 +218,25 @@ def read_captions_file(path: str | os.PathLike) -> pd.DataFrame:
         ) from error
 
 
-def _captions_file(folder: Path) -> Path | None:
-    for suffix in (".csv", ".tsv", ".jsonl", ".txt"):
-        if (folder / f"captions{suffix}").is_file():
-            return folder / f"captions{suffix}"
-    candidates = sorted(folder.glob("*.json"))
-    preferred = [path for path in candidates if path.name.startswith(("dataset", "captions"))]
-    return next(iter([*preferred, *candidates]), None)
+def captions_file(folder: str | os.PathLike) -> Path:
+    """Returns the path of a folder's captions file, see `load_folder`.
+
+    Args:
+        folder: Path of the folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    folder = Path(folder)
+    named = [folder / f"captions{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".txt")]
+    others = sorted(folder.glob("*.json"))
+    preferred = [path for path in others if path.name.startswith(("dataset", "captions"))]
+    for path in (*named, *preferred, *others):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"The folder has no captions file; expected {_FORMS}. Received: {str(folder)!r}"
+    )
 
 
 def _read_json(path: Path) -> pd.DataFrame:
