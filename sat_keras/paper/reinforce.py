@@ -141,7 +141,7 @@ class Reinforce(keras.Layer):
         words = sum_over_devices(ops.sum(sampled * weight))
         total = sum_over_devices(ops.sum(sampled * log_probability))
         now = total / ops.maximum(words, 1.0)
-        momentum = ops.where(words > 0, BASELINE_MOMENTUM, 1.0)
+        momentum = ops.cast(ops.where(words > 0, BASELINE_MOMENTUM, 1.0), now.dtype)
         self.average.assign(momentum * self.average + (1 - momentum) * now)
 
     def get_config(self) -> dict[str, Any]:

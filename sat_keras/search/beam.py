@@ -162,7 +162,7 @@ def _extend(t: Any, log_probabilities: Any, tokens: Any, live: Any) -> tuple[Any
     parents = ops.cast(flat, "int32") // candidates  # (batch, beams)
     tokens = ops.take_along_axis(ops.reshape(tokens, (-1, beams * candidates)), flat, axis=1)
     live = select(live, parents)
-    now = ops.arange(live["tokens"].shape[-1]) == t
+    now = ops.arange(live["tokens"].shape[-1], dtype="int32") == t
     return (
         tokens,
         parents,

@@ -175,7 +175,7 @@ def _roll_out(
         tokens = ops.cast(choose(t, log_probabilities), "int32")  # (batch, beams)
         gain = ops.take_along_axis(log_probabilities, tokens[..., None], axis=-1)[..., 0]
         running = hypotheses["running"]
-        now = ops.arange(max_length) == t
+        now = ops.arange(max_length, dtype="int32") == t
         hypotheses = {
             "log_probability": hypotheses["log_probability"] + ops.where(running, gain, 0.0),
             "lengths": hypotheses["lengths"] + ops.cast(running, "int32"),
