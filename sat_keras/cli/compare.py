@@ -6,11 +6,12 @@ from typing import Any
 
 from sat_keras.cli import options
 from sat_keras.cli.scores import digits
-from sat_keras.evaluation.statistics import PROTOCOLS
 
 SUMMARY = "Test whether the difference between two models' scores is significant."
 USAGE = "RESULTS RESULTS"
 EXAMPLES = ""
+# Those of `sat_keras.evaluation`, whose import takes longer than the help may.
+PROTOCOLS = ("coco", "paper")
 
 
 def add_options(parser: options.Parser) -> None:

@@ -89,8 +89,8 @@ def _keep_existing(table: pd.DataFrame, name: str, only: str | None) -> pd.DataF
     """Leaves out missing pictures, with one warning that counts them by split."""
     there: set[str] = set()
     for folder in {os.path.dirname(path) for path in table["image"]}:
-        if os.path.isdir(folder):
-            there.update(os.path.join(folder, file) for file in os.listdir(folder))
+        if os.path.isdir(folder or "."):
+            there.update(os.path.join(folder, file) for file in os.listdir(folder or "."))
     exists = table["image"].isin(there)
     pictures = table.assign(exists=exists).drop_duplicates("image")
     counts = pictures.groupby("split")["exists"].agg(["size", "sum"])
