@@ -598,6 +598,38 @@ def test_error_sentences_name_options_and_paths():
     assert "KeyError" in sentence(KeyError("x"))
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Soft only; train with attention='hard'.", "Soft only; train with --attention hard."),
+        ("Received: splits='karpathy', x=3", "Received: --splits karpathy, x=3"),
+        ("choose another `out`, or `overwrite=True`", "choose another --out, or --overwrite"),
+        ("draw 2 or more (`attention_samples`)", "draw 2 or more (--attention-samples)"),
+        ("Received: cnn='VGG61', mirror=False", "Received: --encoder VGG61, --no-mirror"),
+        ("pass `weights=None`, not `layers`", "pass --encoder-weights none, not `layers`"),
+        ("<urlopen error [Errno -2] Name not known>", "<urlopen error Name not known>"),
+        (
+            "Exception encountered when calling Search.call().\n\n\x1b[1mNo `beam_size`.\x1b[0m\n\n"
+            "Arguments received by Search.call():\n  inputs={}",
+            "No --beam-size.",
+        ),
+    ],
+)
+def test_errors_of_the_library_name_options(message, expected):
+    arguments = program.make_parser().parse_args(train_command("x"))
+    assert sentence(ValueError(message), arguments) == expected
+
+
+def test_no_option_is_named_in_errors_of_the_library(repository):
+    """Except as part of a command: they are raised in Python too."""
+    for path in (repository / "sat_keras").rglob("*.py"):
+        if "cli" in path.parts:
+            continue
+        for line in path.read_text(encoding="utf-8").splitlines():
+            named = re.search(r"(?<![-<\w])--[a-z][a-z-]+", line)
+            assert not named or "`" in line or "nvidia-smi" in line or "--query" in line, line
+
+
 # Options of the config
 
 

@@ -9,16 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sat_keras.cli.options import FIELDS, flag
+
+# Python arguments whose option has another name.
+_ALIASES = {"cnn": "encoder", "weights": "encoder_weights", "only": "split"}
+
 
 def sentence(error: BaseException, arguments: argparse.Namespace | None = None) -> str:
     """Returns an error in one line that names options of the command line.
 
     Args:
         error: The error.
-        arguments: The parsed arguments. Python arguments of the same names, in backticks in the
-            message, become options: `allow_truncated=True` is `--allow-truncated`.
+        arguments: The parsed arguments. Python arguments of the same names, and fields of the
+            config, become options: `allow_truncated=True` is --allow-truncated.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _cause(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         reason = (error.strerror or type(error).__name__).lower()
         text = f"The path cannot be used ({reason}); check it and its permissions. "
@@ -26,16 +31,33 @@ def sentence(error: BaseException, arguments: argparse.Namespace | None = None) 
     is_ours = isinstance(error, (ValueError, OSError, FloatingPointError))
     if not is_ours or len(text) > 1500:
         text = f"{text[:300]} ({type(error).__name__}; --debug shows its traceback)"
-    known = vars(arguments) if arguments else {}
-    return re.sub(r"`(\w+)(?:=([^`]*))?`", lambda found: _as_option(found, known), text)
+    known = {*FIELDS, *getattr(arguments, "options", vars(arguments))} if arguments else set()
+    for argument in (r"`(\w+)(?:=([^`]*))?`", r"\b(\w+)=('[^']*'|\"[^\"]*\"|[\w.-]*\w)"):
+        text = re.sub(argument, lambda found: _as_option(found, known), text)
+    return text
 
 
-def _as_option(found: re.Match, known: dict[str, Any]) -> str:
+def _cause(text: str) -> str:
+    """Returns the message of an error that Keras or the operating system has wrapped."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # bold
+    found = re.findall(
+        r"Exception encountered when calling .*\(\)\. (.*?) Arguments received by", text
+    )
+    text = found[-1] if found else text
+    return re.sub(r"\[Errno -?\d+\] ", "", text)
+
+
+def _as_option(found: re.Match, known: set[str]) -> str:
     name, value = found.groups()
+    name = _ALIASES.get(name, name)
     if name not in known:
         return found[0]
-    option = "--" + name.replace("_", "-")
-    return option if value in (None, "True") else f"{option} {value.strip(chr(34))}"
+    if value in (None, "True"):
+        return flag(name)
+    if value == "False":
+        return flag(f"no_{name}")
+    value = value.strip("'\"")
+    return f"{flag(name)} {'none' if value == 'None' else value}"
 
 
 @contextlib.contextmanager

@@ -105,4 +105,6 @@ def make_parser() -> options.Parser:
         command.set_defaults(run=module.run)
         module.add_options(command)
         options.add_general(command)
+        names = {action.dest for action in command._actions if action.option_strings}
+        command.set_defaults(options=names)
     return parser

@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     keep_freed_memory()
     dataset = dataset_of(arguments)
+    table = load_splits(dataset, ("train", "dev"))
     origin = _origin(arguments)
     config = options.make_config(arguments, origin["config"] if origin else None)
     weights = encoder_weights(arguments, config, origin and origin["encoder"])
@@ -110,7 +111,6 @@ def run(arguments: argparse.Namespace) -> None:
         "dataset": dataset,
         "start": {"start": arguments.start, **_vocabulary(arguments)},
     }
-    table = load_splits(dataset, ("train", "dev"))
     if open_run(arguments.out, description, arguments.overwrite):
         print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
         return

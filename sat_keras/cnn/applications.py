@@ -96,7 +96,7 @@ def _download(
             ) from error
         raise ConnectionError(
             f"Could not download the ImageNet weights of {name}; download them where there is a "
-            "network and pass the file as `weights` (`--encoder-weights`), or `None` for random "
+            "network and pass the file as `weights`, or `None` for random "
             f"ones. Received: {_first_line(error)}"
         ) from error
 

@@ -57,7 +57,7 @@ def open_run(out: str | os.PathLike, description: dict[str, Any], overwrite: boo
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"The training needs a folder; choose another --out. Received: file {out}")
+        raise ValueError(f"The training needs a folder; choose another `out`. Received: file {out}")
     with locked(out):
         if overwrite:
             _delete(out)
@@ -67,13 +67,13 @@ def open_run(out: str | os.PathLike, description: dict[str, Any], overwrite: boo
             different = _differences(description, read_description(out), allowed)
             if different:
                 raise ValueError(
-                    f"The folder {out} holds another training; choose another --out, or delete "
-                    f"that training with --overwrite. Received: {different}"
+                    f"The folder {out} holds another training; choose another `out`, or delete "
+                    f"that training with `overwrite=True`. Received: {different}"
                 )
         elif strange := [name for name in _FILES if (out / name).exists()]:
             raise ValueError(
-                f"The folder {out} holds files of something else; choose another --out, or delete "
-                f"them with --overwrite. Received: {', '.join(strange)}"
+                f"The folder {out} holds files of something else; choose another `out`, or delete "
+                f"them with `overwrite=True`. Received: {', '.join(strange)}"
             )
         write_json(out / CONFIG_FILE, description)  # the data set may have moved
     return state.finished
