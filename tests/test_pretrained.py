@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from sat_keras.captioning import presets
 from sat_keras.config.config import Config
 from sat_keras.data.files import write_json
 from sat_keras.data.tokenizer import Tokenizer
@@ -146,7 +147,7 @@ def test_the_model_file_stands_for_its_folder(captioner, tmp_path):
 
 
 def test_names_are_found_in_the_package_and_beside_it(captioner, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "_FOLDERS", (tmp_path / "wheel", tmp_path / "checkout"))
+    monkeypatch.setattr(presets, "_FOLDERS", (tmp_path / "wheel", tmp_path / "checkout"))
     for place, name in (("wheel", "flickr8k-a"), ("checkout", "flickr8k-b")):
         pretrained.save_pretrained(captioner, tmp_path / place / name)
     assert pretrained.pretrained_names() == ["flickr8k-a", "flickr8k-b"]
@@ -240,7 +241,7 @@ def test_a_killed_export_keeps_the_one_before(captioner, tmp_path, monkeypatch, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        owner = Captioner if step == "save_weights" else pretrained
+        owner = Captioner if step == "save_weights" else presets
         patch.setattr(owner, step, killed)
         with pytest.raises(KeyboardInterrupt):
             pretrained.save_pretrained(captioner, folder, training={"seed": 2})
@@ -276,3 +277,36 @@ def test_a_failed_save_keeps_the_file_before(captioner, tmp_path, monkeypatch):
         pretrained.save_model(captioner, tmp_path / "model.keras")
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
     assert (tmp_path / "model.keras").read_text() == "before"
+
+
+def test_the_words_of_keras_hub(captioner, tokenizer, inputs, tmp_path, monkeypatch):
+    """`from_preset`, `presets` and `save_to_preset`, also of a subclass."""
+
+    class Mine(Captioner):
+        pass
+
+    monkeypatch.setattr(presets, "_FOLDERS", (tmp_path,))
+    assert captioner.save_to_preset(tmp_path / "mine", training={"seed": 5}) == tmp_path / "mine"
+    assert Captioner.presets == captioner.presets == {"mine": {"seed": 5}}
+    for name in ("mine", tmp_path / "mine"):
+        loaded = Mine.from_preset(name, encoder=False)
+        assert type(loaded) is Mine
+        np.testing.assert_allclose(logits(loaded, inputs), logits(captioner, inputs), atol=5e-3)
+    with pytest.raises(FileNotFoundError, match="mine.*Received: 'mime'"):
+        Captioner.from_preset("mime")
+
+
+@pytest.mark.parametrize("given", [{"loss": "mse"}, {"loss_weights": [1.0]}])
+def test_a_loss_of_ones_own_is_refused(captioner, given):
+    with pytest.raises(ValueError, match=r"computes its own loss.*Received: loss="):
+        captioner.compile(optimizer="adam", **given)
+
+
+def test_a_compiled_captioner_is_loaded_with_its_optimizer(captioner, inputs, tmp_path):
+    captioner.compile("adam")
+    captioner.fit(inputs, inputs["token_ids"], batch_size=2, verbose=0)
+    captioner.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 1
+    for ours, theirs in zip(loaded.optimizer.variables, captioner.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,16 +13,35 @@ from sat_keras.backend.devices import one_device
 from sat_keras.captioning.caption import Caption
 from sat_keras.captioning.maps import reduce_picture, seen_box
 from sat_keras.captioning.pictures import read_pictures
+from sat_keras.captioning.presets import (
+    load_preset,
+    pretrained_folder,
+    pretrained_names,
+    read_description,
+    save_preset,
+)
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 from sat_keras.search.beam import beam_search
 from sat_keras.search.loop import SearchResult, StepFunction
 
 
+class _Presets:
+    """The property `presets` of the class itself, as Python has none."""
+
+    def __get__(self, instance: Any, owner: type) -> dict[str, Any]:
+        return {
+            name: read_description(pretrained_folder(name))["training"]
+            for name in pretrained_names()
+        }
+
+
 class CaptionModel(keras.Model):
     """Base class of captioning models: `caption`, `generate`, `search` and compiled search.
 
-    A subclass defines `annotate` and `step_function`.
+    A subclass defines `step_function`; with `make_encoder` and `copy_weights` it can be loaded by
+    `from_preset`. `presets` is a dictionary of the captioners that come with this package, from the
+    name to a description of the training.
 
     Args:
         config: A `Config`.
@@ -29,6 +49,8 @@ class CaptionModel(keras.Model):
         encoder: `ImageEncoder`, or `None` for a model of annotation vectors.
         **kwargs: Arguments of `keras.Model`.
     """
+
+    presets = _Presets()
 
     def __init__(
         self,
@@ -42,6 +64,90 @@ class CaptionModel(keras.Model):
         self.config = config
         self.tokenizer = tokenizer
         self.encoder = encoder
+
+    @classmethod
+    def from_preset(
+        cls,
+        name_or_folder: str | os.PathLike,
+        encoder_weights: str | os.PathLike | None = None,
+        encoder: bool = True,
+        dtype: str = "float32",
+    ) -> Any:
+        """Loads a trained captioner.
+
+        Args:
+            name_or_folder: A name in `presets` such as `"flickr8k-soft-vgg16"`, or the folder that
+                a training or `save_to_preset` wrote.
+            encoder_weights: Weights of its frozen CNN: `"imagenet"` for Keras's download, the path
+                of a weights file, or `None` for those it was trained with (`"imagenet"` for the
+                captioners that come with this package). Ignored if the encoder was trained as well.
+            encoder: Boolean, `False` leaves out a frozen CNN, for use with cached annotation
+                vectors: nothing is downloaded.
+            dtype: Dtype policy of the computation; that of the training need not be the same.
+
+        Returns:
+            An instance of this class.
+
+        Raises:
+            FileNotFoundError: If there is no such captioner or no such weights file.
+            ValueError: If a file is damaged or of another version, or the weights do not fit.
+            ConnectionError: If Keras cannot download the CNN's weights.
+
+        Example:
+
+        >>> captioner = Captioner.from_preset("flickr8k-soft-vgg16")
+        >>> captioner.generate("photo.jpg")
+        'two dogs run through the grass'
+
+        Reference:
+            Notebook `07_flickr8k`.
+        """
+        return load_preset(cls, name_or_folder, encoder_weights, encoder, dtype)
+
+    def save_to_preset(
+        self,
+        folder: str | os.PathLike,
+        encoder_weights: str | None = "imagenet",
+        training: dict[str, Any] | None = None,
+    ) -> Path:
+        """Saves the captioner in float16, without a frozen CNN that Keras can download.
+
+        Args:
+            folder: Folder of `config.json` and the weights. It is replaced as a whole once they are
+                complete; files of other names are kept.
+            encoder_weights: `"imagenet"`, the default weights of the frozen CNN when the captioner
+                is loaded, or `None` to save the encoder as well. One that was trained always is
+                saved.
+            training: Optional dictionary that describes the training, for `config.json`.
+
+        Returns:
+            `pathlib.Path` of the folder.
+
+        Raises:
+            ValueError: If there is no tokenizer, or no encoder although it is to be saved.
+
+        Example:
+
+        >>> captioner.save_to_preset("pretrained/mine")
+        >>> Captioner.from_preset("pretrained/mine")
+        """
+        return save_preset(self, folder, encoder_weights, training)
+
+    @classmethod
+    def make_encoder(
+        cls, config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
+    ) -> Any:
+        """Returns the image encoder of a config.
+
+        Args:
+            config: A `Config`.
+            weights: `"imagenet"`, the path of a weights file, or `None` for random weights.
+            dtype: Its dtype policy.
+
+        Returns:
+            An `ImageEncoder`.
+        """
+        raise NotImplementedError
 
     def annotate(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Returns the annotation vectors of a batch, encoding its pictures if it has none.

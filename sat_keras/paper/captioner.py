@@ -1,5 +1,6 @@
 """The `keras.Model`: picture in; sentence, attention weights and gate out."""
 
+import os
 from typing import Any
 
 import keras
@@ -116,6 +117,54 @@ class Captioner(CaptionModel):
                 **config.reinforce_options, name="reinforce", dtype="float32"
             )
         self.built = True
+
+    @classmethod
+    def make_encoder(
+        cls, config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
+    ) -> ImageEncoder:
+        """Returns the image encoder of a config, see `CaptionModel.make_encoder`."""
+        return ImageEncoder(
+            config.encoder,
+            layer=config.encoder_layer,
+            weights=weights,
+            resize=config.resize,
+            image_size=config.image_size,
+            trainable=config.encoder_trainable,
+            dtype=dtype,
+            name="encoder",
+        )
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training, as `keras.Model.compile` without a loss.
+
+        Args:
+            optimizer: The optimizer, or its name.
+            loss, loss_weights: `None`: the loss is that of the class's description.
+            **kwargs: Other arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a loss is given.
+        """
+        if loss is not None or loss_weights is not None:
+            raise ValueError(
+                "A captioner computes its own loss: leave out `loss` and `loss_weights`, and choose"
+                " its terms by the config (`penalty_weight`, `label_smoothing`, `attention`). "
+                f"Received: loss={loss!r}, loss_weights={loss_weights!r}"
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was when it was saved."""
+        # Keras does so only for models without their own `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
 
     def copy_weights(self, other: "Captioner") -> None:
         """Copies the weights of a captioner of the same config, except those of its encoder.

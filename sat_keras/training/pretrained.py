@@ -1,180 +1,38 @@
-"""Loading trained captioners from folders, and saving them in the small form that is shared.
+"""Loading and saving the paper's captioner in folders, see `sat_keras.captioning.presets`."""
 
-A `config.json` holds the captioner's config and describes its encoder. In a training's folder the
-weights are in `model.keras`. In the shared form, written by `save_pretrained`, `config.json` also
-holds the vocabulary and the weights' checksum, and the weights are in float16: those of the decoder
-in `decoder.weights.h5`, or with a CNN that was trained, of both in `captioner.weights.h5`. A frozen
-CNN that `config.json` can name is not saved; Keras downloads its weights, or a file has them.
-"""
-
-import difflib
-import hashlib
-import json
 import os
-import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from sat_keras.config.config import Config
-from sat_keras.data.files import replacing, write_json
-from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.captioning.presets import (
+    CONFIG_FILE,
+    FORMAT,
+    MODEL_FILE,
+    copy_captioner,
+    describe_encoder,
+    pretrained_folder,
+    pretrained_names,
+    read_description,
+    save_model,
+)
 from sat_keras.paper.captioner import Captioner
-from sat_keras.paper.encoder import ImageEncoder
 
-FORMAT = 1
-CONFIG_FILE = "config.json"
-MODEL_FILE = "model.keras"
-WEIGHTS_FILE = "decoder.weights.h5"
-WHOLE_FILE = "captioner.weights.h5"  # with the encoder
+__all__ = [
+    "CONFIG_FILE",
+    "FORMAT",
+    "MODEL_FILE",
+    "copy_captioner",
+    "describe_encoder",
+    "load_pretrained",
+    "make_encoder",
+    "pretrained_folder",
+    "pretrained_names",
+    "read_description",
+    "save_model",
+    "save_pretrained",
+]
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# In an installed wheel the folder lies in the package, in a checkout beside it.
-_FOLDERS = (_PACKAGE / "pretrained", _PACKAGE.parent / "pretrained")
-
-
-def pretrained_names() -> list[str]:
-    """Returns the names of the captioners that come with this package.
-
-    Returns:
-        Sorted list of names for `load_pretrained`.
-    """
-    return sorted({path.parent.name for top in _FOLDERS for path in top.glob(f"*/{CONFIG_FILE}")})
-
-
-def pretrained_folder(name_or_folder: str | os.PathLike) -> Path:
-    """Returns the folder of a captioner.
-
-    Args:
-        name_or_folder: One of `pretrained_names()`, the path of a folder with a `config.json`, or
-            the path of a `model.keras` in such a folder.
-
-    Returns:
-        `pathlib.Path` of the folder.
-
-    Raises:
-        FileNotFoundError: If there is none. The message lists similar names.
-    """
-    path = Path(name_or_folder)
-    if path.name == MODEL_FILE:
-        path = path.parent
-    is_name = path.name == os.fspath(name_or_folder)
-    candidates = [path, *((top / path for top in _FOLDERS) if is_name else ())]
-    for candidate in candidates:
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate
-    names = pretrained_names()
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names
-    raise FileNotFoundError(
-        f"Expected the folder of a trained captioner, with {CONFIG_FILE} in it, or the name of a "
-        f"pretrained one ({', '.join(near) or 'there is none here'}); train one with "
-        f"`sat-keras train`. Received: {os.fspath(name_or_folder)!r}"
-    )
-
-
-def read_description(folder: str | os.PathLike) -> dict[str, Any]:
-    """Reads the `config.json` of a captioner's folder.
-
-    Args:
-        folder: The folder's path.
-
-    Returns:
-        Dictionary of `config` (a `Config`), `encoder` (dictionary of `weights`, `fingerprint` and
-        `in_model`), `training` (how it was trained; may be empty), `vocabulary` (list of words, or
-        `None` where the model's file has it) and, of a training, `dataset`.
-
-    Raises:
-        ValueError: If the file is damaged or of another version.
-    """
-    path = Path(folder) / CONFIG_FILE
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        version = description["format"]
-        if version == FORMAT:
-            config = Config.from_dict(description["config"])
-            encoder = {key: description["encoder"][key] for key in _ENCODER_KEYS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"The file {path} is damaged or of another version; get the folder again, train again, "
-            "or use the version of sat_keras that wrote it. "
-            f"Received: {type(error).__name__}: {error}"
-        ) from error
-    if version != FORMAT:
-        raise ValueError(
-            f"The file {path} is of another version; use the version of sat_keras that wrote it, "
-            f"or train again. Received: format {version!r}, expected {FORMAT}"
-        )
-    defaults: dict[str, Any] = {"training": {}, "vocabulary": None}
-    return {**defaults, **description, "config": config, "encoder": encoder}
-
-
-_ENCODER_KEYS = ("weights", "fingerprint", "in_model")
-
-
-def describe_encoder(
-    encoder: ImageEncoder, weights: str | os.PathLike | None, in_model: bool
-) -> dict[str, Any]:
-    """Describes an encoder for `config.json`.
-
-    Args:
-        encoder: The `ImageEncoder`.
-        weights: Argument of `make_encoder`: `"imagenet"`, a file's path or `None`.
-        in_model: Boolean, whether the model's file contains it.
-
-    Returns:
-        Dictionary of JSON values.
-    """
-    if weights not in (None, "imagenet"):
-        weights = os.path.abspath(weights)
-    return {"weights": weights, "fingerprint": encoder.fingerprint(), "in_model": in_model}
-
-
-def make_encoder(
-    config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
-) -> ImageEncoder:
-    """Returns the image encoder of a config.
-
-    Args:
-        config: A `Config`.
-        weights: `"imagenet"`, the path of a weights file, or `None` for random weights.
-        dtype: Its dtype policy.
-
-    Returns:
-        An `ImageEncoder`.
-    """
-    return ImageEncoder(
-        config.encoder,
-        layer=config.encoder_layer,
-        weights=weights,
-        resize=config.resize,
-        image_size=config.image_size,
-        trainable=config.encoder_trainable,
-        dtype=dtype,
-        name="encoder",
-    )
-
-
-def copy_captioner(captioner: Captioner, encoder: ImageEncoder | None, dtype: str) -> Captioner:
-    """Copies a captioner, with another encoder and in another precision.
-
-    Args:
-        captioner: The `Captioner`.
-        encoder: `ImageEncoder` of the copy, itself copied if its precision is another one, or
-            `None` for a copy that works on annotation vectors.
-        dtype: The copy's dtype policy.
-
-    Returns:
-        A `Captioner` that is not compiled, with the same weights.
-    """
-    if encoder is not None and encoder.dtype_policy.name != dtype:
-        settings, weights = encoder.get_config(), encoder.get_weights()
-        encoder = ImageEncoder.from_config({**settings, "dtype": dtype})
-        encoder.set_weights(weights)
-    copy = Captioner(captioner.config, captioner.tokenizer, encoder, dtype=dtype)
-    copy.copy_weights(captioner)
-    return copy
+make_encoder = Captioner.make_encoder
 
 
 def load_pretrained(
@@ -183,45 +41,27 @@ def load_pretrained(
     encoder: bool = True,
     dtype: str = "float32",
 ) -> Captioner:
-    """Loads a trained captioner.
+    """Loads a trained captioner: `Captioner.from_preset`.
 
     Args:
-        name_or_folder: One of `pretrained_names()` such as `"flickr8k-soft-vgg16"`, or the folder
-            that a training or `save_pretrained` wrote.
-        encoder_weights: Weights of its frozen CNN: `"imagenet"` for Keras's download, the path of a
-            weights file, or `None` for those it was trained with (`"imagenet"` for the captioners
-            that come with this package). Ignored if the encoder was trained as well.
-        encoder: Boolean, `False` leaves out a frozen CNN, for use with cached annotation vectors:
-            nothing is downloaded.
-        dtype: Dtype policy of the computation; that of the training need not be the same.
+        name_or_folder, encoder_weights, encoder, dtype: As of `Captioner.from_preset`.
 
     Returns:
         A `Captioner`.
 
     Raises:
-        FileNotFoundError: If there is no such captioner or no such weights file.
-        ValueError: If a file is damaged or of another version, or the weights do not fit.
-        ConnectionError: If Keras cannot download the CNN's weights.
+        FileNotFoundError, ValueError, ConnectionError: As `Captioner.from_preset`.
 
     Example:
 
     >>> captioner = load_pretrained("flickr8k-soft-vgg16")
-    >>> captioner.caption([sat_keras.load_image("photo.jpg")])[0].text
+    >>> captioner.generate("photo.jpg")
     'two dogs run through the grass'
 
     Reference:
         Notebook `07_flickr8k`.
     """
-    folder = pretrained_folder(name_or_folder)
-    description = read_description(folder)
-    captioner = _load_weights(folder, description)
-    if encoder and not description["encoder"]["in_model"]:
-        weights = encoder_weights or description["encoder"]["weights"]
-        cnn = make_encoder(captioner.config, weights, dtype)
-        return copy_captioner(captioner, cnn, dtype)
-    if captioner.dtype_policy.name != dtype:
-        return copy_captioner(captioner, captioner.encoder, dtype)
-    return captioner
+    return Captioner.from_preset(name_or_folder, encoder_weights, encoder, dtype)
 
 
 def save_pretrained(
@@ -230,125 +70,21 @@ def save_pretrained(
     encoder_weights: str | None = "imagenet",
     training: dict[str, Any] | None = None,
 ) -> Path:
-    """Saves a captioner in float16, without a frozen CNN that Keras can download.
+    """Saves a captioner in the form that is shared: `Captioner.save_to_preset`.
 
     Args:
-        captioner: A `Captioner` with a tokenizer. One that works on annotation vectors need not
-            have an encoder.
-        folder: Folder of `config.json` and the weights. It is replaced as a whole once they are
-            complete; files of other names are kept.
-        encoder_weights: `"imagenet"`, the default weights of the frozen CNN when the captioner is
-            loaded, or `None` to save the encoder as well. One that was trained always is saved.
-        training: Optional dictionary that describes the training, for `config.json`.
+        captioner: The `Captioner`.
+        folder, encoder_weights, training: As of `Captioner.save_to_preset`.
 
     Returns:
         `pathlib.Path` of the folder.
 
     Raises:
-        ValueError: If there is no tokenizer, or no encoder although it is to be saved.
+        ValueError: As `Captioner.save_to_preset`.
 
     Example:
 
     >>> save_pretrained(captioner, "pretrained/mine")
     >>> load_pretrained("pretrained/mine")
     """
-    if captioner.tokenizer is None:
-        raise ValueError("The captioner must have a `tokenizer`. Received: tokenizer=None")
-    encoder = captioner.encoder
-    in_model = captioner.config.encoder_trainable or encoder_weights is None
-    if in_model and encoder is None:
-        raise ValueError(
-            "A captioner whose encoder was trained cannot be saved without it: give it the encoder "
-            "of its training. Received: encoder=None"
-        )
-    folder = Path(folder).resolve()
-    name = WHOLE_FILE if in_model else WEIGHTS_FILE
-    with replacing(folder) as partial:
-        if folder.is_dir():  # keeps files of other names, such as a README
-            ignored = shutil.ignore_patterns(WHOLE_FILE, WEIGHTS_FILE)
-            shutil.copytree(folder, partial, ignore=ignored)
-        partial.mkdir(exist_ok=True)
-        half = copy_captioner(captioner, encoder if in_model else None, "float16")
-        half.save_weights(partial / name)
-        description = {
-            "format": FORMAT,
-            "config": captioner.config.to_dict(),
-            "encoder": {
-                "weights": None if in_model else encoder_weights,
-                "fingerprint": encoder.fingerprint() if encoder else None,
-                "in_model": in_model,
-            },
-            "training": training or {},
-            "vocabulary": captioner.tokenizer.get_vocabulary(),
-            "sha256": {name: sha256(partial / name)},
-        }
-        write_json(partial / CONFIG_FILE, description)
-    return folder
-
-
-def sha256(path: str | os.PathLike) -> str:
-    """Returns the SHA-256 checksum of a file in hexadecimal digits.
-
-    Args:
-        path: Path of the file.
-    """
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def save_model(captioner: Captioner, path: str | os.PathLike) -> None:
-    """Saves a captioner as a `.keras` file, atomically.
-
-    Args:
-        captioner: A `Captioner` that is not compiled: the optimizer's state would be saved too.
-        path: Path of the file.
-    """
-    with replacing(path) as partial:
-        captioner.save(partial)
-
-
-def _load_weights(folder: Path, description: dict[str, Any]) -> Captioner:
-    """Returns the captioner of a folder, with its encoder only if the folder has it."""
-    vocabulary = description["vocabulary"]
-    in_model = description["encoder"]["in_model"]
-    path = folder / (WHOLE_FILE if in_model else WEIGHTS_FILE)
-    if vocabulary is None:
-        path = folder / MODEL_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The file {path} is missing: the training was stopped before its first epoch was "
-            "over, or the folder is incomplete; go on with the same `sat-keras train` command, or "
-            f"get the folder again. Received: {folder}"
-        )
-    _check_sum(path, description.get("sha256", {}).get(path.name))
-    try:
-        if vocabulary is None:
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-        config = description["config"]
-        encoder = make_encoder(config, weights=None) if in_model else None
-        captioner = Captioner(config, Tokenizer(vocabulary), encoder)
-        captioner.load_weights(path)
-        return captioner
-    except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"The file {path} is damaged or of another version; get it again, train again, or use "
-            f"the version of sat_keras that wrote it. Received: {_root_cause(error)}"
-        ) from error
-
-
-def _check_sum(path: Path, expected: str | None) -> None:
-    """Raises an error if a file has another checksum; 0.1.0 wrote none."""
-    if expected is not None and (found := sha256(path)) != expected:
-        raise ValueError(
-            f"The file {path} is damaged: its SHA-256 must be {expected}; get it again. "
-            f"Received: {found}"
-        )
-
-
-def _root_cause(error: BaseException) -> str:
-    """Extracts the root cause from a Keras deserialization error."""
-    message = str(error).rpartition("Exception encountered: ")[2]
-    return " ".join(message.split())[:300]
+    return captioner.save_to_preset(folder, encoder_weights, training)
