@@ -1,6 +1,7 @@
 """Atomic writing: a file or folder appears under its name only when it is complete."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _PREFIX = ".partial-"
+_CHECKSUM = "checksum"
 
 
 @contextlib.contextmanager
@@ -58,16 +60,83 @@ def replacing(path: str | os.PathLike, sync: bool = True, overwrite: bool = True
         _remove(outdated)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, checksum: bool = False) -> None:
     """Writes a JSON file atomically, see `replacing`.
 
     Args:
         path: Path of the file. Its folder is made if it does not exist.
         value: Value that `json.dumps` accepts.
+        checksum: Boolean, whether a dictionary gets the key `checksum`, which `read_json` compares.
     """
+    if checksum:
+        value = {**value, _CHECKSUM: _checksum(value)}
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file and compares its checksum, if it has one.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The value, without the checksum.
+
+    Raises:
+        ValueError: If the file is no JSON or has another checksum.
+        OSError: If it cannot be read.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("The JSON file is nested too deeply") from error
+    if not isinstance(value, dict) or _CHECKSUM not in value:
+        return value
+    expected = value.pop(_CHECKSUM)
+    if expected != _checksum(value):
+        raise ValueError(
+            f"the checksum must be {_checksum(value)!r} and is {expected!r}; after a change by "
+            f"hand delete the line {_CHECKSUM!r}"
+        )
+    return value
+
+
+def _checksum(value: Any) -> str:
+    """Returns a checksum of a JSON value that does not depend on the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 checksum of a file in hexadecimal digits.
+
+    Args:
+        path: Path of the file.
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sum(path: str | os.PathLike, expected: str | None) -> None:
+    """Compares the SHA-256 checksum of a file.
+
+    Args:
+        path: Path of the file.
+        expected: The checksum, or `None` where it is not known, as in files of 0.1.0.
+
+    Raises:
+        ValueError: If the file has another checksum.
+    """
+    if expected is not None and (found := sha256(path)) != expected:
+        raise ValueError(
+            f"The file {path} is damaged: its SHA-256 must be {expected}; get it again. "
+            f"Received: {found}"
+        )
 
 
 def remove_partials(folder: str | os.PathLike, older_than: float = 3600.0) -> None:

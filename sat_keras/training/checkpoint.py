@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sat_keras.data.files import replacing
+from sat_keras.data.files import check_sum, replacing, sha256
 from sat_keras.paper.captioner import Captioner
 from sat_keras.training.callbacks import check_finite_weights
 from sat_keras.training.pretrained import MODEL_FILE, save_model
@@ -83,6 +83,7 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.folder / self.state.checkpoint
         rate = None if _has_schedule(captioner) else float(captioner.optimizer.learning_rate)
         try:
+            check_sum(path, self.state.sha256)
             captioner.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
@@ -151,6 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.state.checkpoint = checkpoint
         self.state.seeds = _values(seed_states(self.model))
         save_weights(self.model, self.folder / checkpoint)
+        self.state.sha256 = sha256(self.folder / checkpoint)
         self.state.write(self.folder)
 
     def _rename_model(self) -> None:

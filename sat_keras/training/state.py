@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 import pandas as pd
 
-from sat_keras.data.files import write_json
+from sat_keras.data.files import read_json, write_json
 
 STATE_FILE = "state.json"
 LOCK_FILE = ".lock"
@@ -33,6 +33,7 @@ class TrainingState:
         finished: Boolean, whether no more epochs follow.
         log: List of dictionaries, the logs of these epochs.
         checkpoint: Path of the weights file to resume from, relative to the folder, or `None`.
+        sha256: SHA-256 checksum of that file, or `None` for a checkpoint of version 0.1.0.
         model: Path of the model of the last epoch, relative to the folder, if it is the best one
             and still has to be renamed to `model.keras`; otherwise `None`.
         seeds: List of the states of the model's seed generators.
@@ -48,6 +49,7 @@ class TrainingState:
     finished: bool = False
     log: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     checkpoint: str | None = None
+    sha256: str | None = None
     model: str | None = None
     seeds: list[list[int]] = dataclasses.field(default_factory=list)
     step: int = 0
@@ -63,7 +65,7 @@ class TrainingState:
 
     def write(self, folder: Path) -> None:
         """Writes the state file of a folder."""
-        write_json(folder / STATE_FILE, dataclasses.asdict(self))
+        write_json(folder / STATE_FILE, dataclasses.asdict(self), checksum=True)
 
 
 def read_state(folder: str | os.PathLike) -> TrainingState:
@@ -80,7 +82,7 @@ def read_state(folder: str | os.PathLike) -> TrainingState:
     if not path.is_file():
         return _state_of_0_1_0(folder)
     try:
-        state = TrainingState(**json.loads(path.read_text(encoding="utf-8")))
+        state = TrainingState(**read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"The file {path} is damaged or of a later version; train again in an empty folder. "
