@@ -45,7 +45,8 @@ def attention_statistics(
         ValueError: If the numbers of pictures or words differ, or maps are not attention weights.
     """
     rows = []
-    means = [np.mean(maps, axis=0) for maps in attention_maps if len(np.asarray(maps))]
+    arrays = [np.asarray(maps) for maps in attention_maps]
+    means = [maps.mean(axis=0) for maps in arrays if len(maps)]
     mean_map = np.mean(means, axis=0) if means else None
     all_boxes = [None] * len(attention_maps) if boxes is None else boxes
     with track(len(attention_maps), "Attention") as bar:
