@@ -22,18 +22,21 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit demo notebooks bench lab lint clean
+.PHONY: help venv test unit backends demo notebooks bench lab lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
 
-test: lint unit  ## check style, format and types, then run the tests and the notebooks
+test: lint unit backends  ## check style, format and types, then run all tests and the notebooks
 	"$(BIN)/python" -m pytest --nbval notebooks
 
 unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TESTS=tests/test_search.py)
-	"$(BIN)/python" -m pytest -n 2 $(TESTS)
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not backends" -p no:nbval $(TESTS)
+
+backends: $(VENV)/.test-installed  ## run the tests that start JAX or PyTorch in a process of its own
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m backends -p no:nbval
 
 lint: $(VENV)/.test-installed  ## check style, format and types
 	"$(BIN)/python" -m ruff check .

@@ -18,22 +18,33 @@ def gradients(function, arguments):
 
     `None` where TensorFlow or PyTorch find that an argument does not matter.
     """
+    return value_and_gradients(lambda *values: (function(*values), None), arguments)[1]
+
+
+def value_and_gradients(function, arguments):
+    """Calls a function that returns a scalar and other tensors.
+
+    Returns:
+        Tuple of the other tensors and of the scalar's gradients, see `gradients`.
+    """
     arguments = [ops.convert_to_tensor(argument) for argument in arguments]
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(arguments)
-            result = function(*arguments)
-        return tape.gradient(result, arguments)
+            result, others = function(*arguments)
+        return others, tape.gradient(result, arguments)
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.grad(lambda values: function(*values))(arguments)
+        found, others = jax.grad(lambda values: function(*values), has_aux=True)(arguments)
+        return others, found
     import torch
 
     arguments = [argument.detach().clone().requires_grad_() for argument in arguments]
-    return list(torch.autograd.grad(function(*arguments), arguments, allow_unused=True))
+    result, others = function(*arguments)
+    return others, list(torch.autograd.grad(result, arguments, allow_unused=True))
 
 
 def compiled(function):
@@ -56,14 +67,24 @@ def weight_gradients(layer, loss):
         layer: A built `keras.Layer`.
         loss: Function of no argument that calls the layer and returns a scalar.
     """
+    return outputs_and_weight_gradients(layer, lambda: (loss(), None))[1]
+
+
+def outputs_and_weight_gradients(layer, loss):
+    """As `weight_gradients`, of a `loss` that returns a scalar and the layer's outputs.
+
+    Returns:
+        Tuple of the outputs and of the gradients by path.
+    """
     variables = layer.trainable_variables
 
     def value(*weights):
         with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
             return loss()
 
-    found = gradients(value, [variable.value for variable in variables])
-    return {variable.path: gradient for variable, gradient in zip(variables, found, strict=True)}
+    outputs, found = value_and_gradients(value, [variable.value for variable in variables])
+    paths = [variable.path for variable in variables]
+    return outputs, dict(zip(paths, found, strict=True))
 
 
 def random(*shape, seed=0, scale=1.0):
