@@ -772,6 +772,19 @@ def test_quiet_prints_results_only(trained, folder, capsys):
     assert capsys.readouterr().out.startswith("Best of 1 epochs")
 
 
+def test_every_long_phase_shows_its_progress_unless_quiet(trained, monkeypatch, capsys):
+    for name in ("DELAY", "LINE_INTERVAL"):
+        monkeypatch.setattr(f"sat_keras.backend.progress.{name}", 0.0)
+    command = ["evaluate", "trained", "--occlusion", "2", "--out", "progress.json"]
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().err.splitlines()
+    phases = {line.partition(":")[0] for line in lines}
+    assert phases == {"Search", "Attention", "Occlusion", "Bootstrap"}  # METEOR is left out here
+    assert all(line.endswith(" left") for line in lines)
+    assert cli.main([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_program_ends_with_the_commands_exit_code(repository):
     done = subprocess.run(
         [sys.executable, "-m", "sat_keras", "evalute"],

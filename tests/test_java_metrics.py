@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from sat_keras.backend import progress
 from sat_keras.evaluation import java as java_metrics
 from sat_keras.evaluation.java import meteor_of_sums, meteor_statistics, spice, unavailable
 
@@ -162,6 +163,21 @@ def test_spice_reads_what_the_program_writes(java, monkeypatch, tmp_path):
     java("1.8.0_312", "sys.exit(1)")
     with pytest.raises(RuntimeError, match="SPICE failed; .* 8 GB .* Received: .*exit status 1"):
         spice(candidates, references)
+
+
+def test_progress_counts_meteors_answers(monkeypatch, tmp_path, capsys):
+    (tmp_path / "meteor").mkdir()
+    program = tmp_path / "java"
+    script = f"for line in sys.stdin:\n    print({COUNTS[0]!r}, flush=True)\n"
+    program.write_text(f"#!{sys.executable}\nimport sys\n{script}")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(java_metrics, "_toolkit", lambda: tmp_path)
+    for name in ("DELAY", "LINE_INTERVAL"):
+        monkeypatch.setattr(progress, name, 0.0)
+    with progress.show_progress():
+        meteor_statistics([["a"]] * 3, [[["a"]]] * 3)
+    assert "METEOR: 100 %, 3 of 3 pictures" in capsys.readouterr().err
 
 
 def test_failure_of_the_program_is_reported(monkeypatch, tmp_path):
