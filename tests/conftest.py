@@ -36,6 +36,21 @@ def fixed_seed():
         np.random.seed(SEED)  # noqa: NPY002 - code under test may use NumPy's global generator
 
 
+@pytest.fixture(scope="module")
+def eager():
+    """Runs TensorFlow's functions eagerly: tracing them takes longer than a few tiny steps."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The repository's root folder."""

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,19 +120,6 @@ def test_sigterm_raises_and_the_handler_comes_back():
 
 
 @pytest.fixture(scope="module")
-def eager():
-    """Runs TensorFlow eagerly: compiling takes much longer than these few steps."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.fixture(scope="module")
 def options():
     """Every option of the presets that has a state."""
     return Config.tiny().replace(
@@ -145,21 +133,12 @@ def options():
         schedule="cosine",
         mirror=True,
         group="picture",
+        batch_size=15,  # two steps an epoch
         epochs=3,
         patience=2,
         beam_size=1,
         max_length=4,
     )
-
-
-def run_training(config, table, folder, interrupt=None):
-    """Trains, in several calls if `interrupt` stops the first one."""
-    with pytest.MonkeyPatch.context() as patch:
-        if interrupt:
-            interrupt(patch)
-            with pytest.raises(KeyboardInterrupt):
-                train(config, table, folder)
-    return train(config, table, folder)
 
 
 def train(config, table, folder):
@@ -168,56 +147,64 @@ def train(config, table, folder):
     return training.train_captioner(config, table, encoder, folder, verbose=0)
 
 
-@pytest.fixture(scope="module")
-def whole(options, table, eager, tmp_path_factory):
-    """The folder of an uninterrupted training, and its log."""
-    folder = tmp_path_factory.mktemp("whole")
-    return folder, run_training(options, table, folder)
-
-
-def kill(target, name, times, after=False):
-    """Returns a function that patches a method to be interrupted in its last call of `times`."""
-
-    def apply(patch):
-        original, calls = getattr(target, name), []
-
-        def stop(*arguments, **options):
-            calls.append(1)
-            if len(calls) < times:
-                return original(*arguments, **options)
-            if after:
-                original(*arguments, **options)
-            raise KeyboardInterrupt
-
-        patch.setattr(target, name, stop)
-
-    return apply
-
-
+# What a training that is killed at a moment leaves is its folder as it is then: before or after the
+# given call of a function.
 KILLS = {
-    "second epoch": kill(callbacks.CheckFiniteLoss, "on_epoch_begin", 2),
-    "dev scores": kill(callbacks.DevScores, "on_epoch_end", 2),
-    "first checkpoint": kill(checkpoint, "save_weights", 1, after=True),
-    "before the state": kill(checkpoint.TrainingState, "write", 3),
-    "after the state": kill(checkpoint.TrainingState, "write", 3, after=True),
-    "after the last epoch": kill(training, "finish", 1),
-    "after the end": kill(checkpoint, "write_log", 3 + 1),
+    "second epoch": (callbacks.CheckFiniteLoss, "on_epoch_begin", 2, "before"),
+    "dev scores": (callbacks.DevScores, "on_epoch_end", 2, "before"),
+    "first checkpoint": (checkpoint, "save_weights", 1, "after"),
+    "before the state": (checkpoint.TrainingState, "write", 3, "before"),
+    "after the state": (checkpoint.TrainingState, "write", 3, "after"),
+    "after the last epoch": (training, "finish", 1, "before"),
+    "after the end": (checkpoint, "write_log", 3 + 1, "before"),
 }
 
 
+def copy_folder_at(patch, folder, copy, target, name, number, when):
+    """Patches a function so that its call of this number copies the folder of the training."""
+    original, calls = getattr(target, name), []
+
+    def copying(*arguments, **options):
+        calls.append(1)
+        is_now = len(calls) == number
+        if is_now and when == "before":
+            shutil.copytree(folder, copy)
+        result = original(*arguments, **options)
+        if is_now and when == "after":
+            shutil.copytree(folder, copy)
+        return result
+
+    patch.setattr(target, name, copying)
+
+
+def weights(folder):
+    return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+
+
+@pytest.fixture(scope="module")
+def whole(options, table, eager, tmp_path_factory):
+    """The folder of an uninterrupted training, its log, its weights, and its folder when killed."""
+    folder, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        for moment, call in KILLS.items():
+            copy_folder_at(patch, folder, killed / moment, *call)
+        log = train(options, table, folder)
+    return folder, log, weights(folder), killed
+
+
 @pytest.mark.parametrize("moment", KILLS)
-def test_an_interrupted_training_is_bit_for_bit_an_uninterrupted_one(
-    moment, options, table, whole, tmp_path
-):
-    log = run_training(options, table, tmp_path, KILLS[moment])
+def test_an_interrupted_training_is_bit_for_bit_an_uninterrupted_one(moment, options, table, whole):
+    _, expected, expected_weights, killed = whole
+    folder = killed / moment
+    assert not read_state(folder).finished or moment == "after the end"
+    log = train(options, table, folder)
     pd.testing.assert_frame_equal(
-        log.drop(columns="seconds"), whole[1].drop(columns="seconds"), check_exact=True
+        log.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
     )
-    models = [keras.saving.load_model(path / "model.keras") for path in (tmp_path, whole[0])]
-    for mine, its in zip(*(model.get_weights() for model in models), strict=True):
+    for mine, its in zip(weights(folder), expected_weights, strict=True):
         np.testing.assert_array_equal(mine, its)
-    assert read_state(tmp_path).finished
-    assert not (tmp_path / "backup").exists()
+    assert read_state(folder).finished
+    assert not (folder / "backup").exists()
 
 
 def test_a_finished_training_is_not_repeated(options, table, whole):
