@@ -17,7 +17,7 @@ from sat_keras.training.signals import Terminated
 from sat_keras.training.state import read_state
 
 SIZES = {"vocabulary_size": None, "embedding_dim": 6, "hidden_dim": 8, "attention_dim": 4}
-SIZES |= {"batch_size": 8, "epochs": 2, "max_length": 4, "beam_size": 2}
+SIZES |= {"batch_size": 10, "epochs": 2, "max_length": 4, "beam_size": 2}
 # Smaller and shorter, with every option that has a state or draws numbers.
 PRESETS = {
     "scenes": Config.scenes().replace(image_size=16, grid_shape=(2, 2), **SIZES),
@@ -30,12 +30,12 @@ PRESETS = {
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    sizes = {"train": 8, "dev": 2, "test": 0}
+    sizes = {"train": 6, "dev": 2, "test": 0}
     return load_dataset("scenes", tmp_path_factory.mktemp("data"), num_images=sizes)
 
 
 @pytest.fixture(scope="module", params=PRESETS)
-def train(request, table, tmp_path_factory):
+def train(request, table, eager, tmp_path_factory):
     """Returns a function that trains in a folder."""
     config, features = PRESETS[request.param], tmp_path_factory.mktemp("features")
 
@@ -72,7 +72,7 @@ def signals_at(steps, number):
 
 
 def test_a_stopped_training_resumes_in_the_middle_bit_for_bit(train, whole, tmp_path, monkeypatch):
-    steps = 8 * 5 // 8  # of an epoch
+    steps = 6 * 5 // 10  # of an epoch
     stops = {1, steps, steps + 2}  # the first and the last step of an epoch, and in the next
     check = signals_at(stops, signal.SIGTERM)
     monkeypatch.setattr(callbacks.CheckFiniteLoss, "on_train_batch_end", check)
