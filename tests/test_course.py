@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sat_keras.course import NotYetError, exercise, notebook_01, notebook_02
+from sat_keras.course import NotYetError, exercise, notebook_01, notebook_02, notebook_03
 from sat_keras.data import teacher_forcing
 
 CAPTIONS = ["a red ring", "a red star", "a blue ring", "the ring is red", "a", "a small red ring"]
@@ -27,6 +27,7 @@ def dot_product(hidden, keys, annotations, scale=4):
 
 
 SCORES = np.array([0.0, 1.0, 3.0, 2.0, -1.0, 0.5])
+COSTS, WEIGHT = np.array([[[1.0, 2.0, 3.0]]]), np.ones((1, 1, 3))
 ALPHA = np.linspace(0.1, 1, 12).reshape(2, 2, 3)
 
 # Check, its context, a right answer, and wrong answers with what their messages say.
@@ -69,7 +70,7 @@ CASES = {
         *(notebook_02.shuffled_regions, (ALPHA, [1, 2, 0]), ALPHA[..., [1, 2, 0]].tolist()),
         {
             3: "must have shape",
-            tuple(map(tuple, ALPHA.tolist())): "move with",
+            tuple(tuple(map(tuple, x)) for x in ALPHA.tolist()): "move with",
             str(ALPHA): "Expected an array",
         },
     ),
@@ -81,6 +82,18 @@ CASES = {
             lambda *x: dot_product(*x)[::-1]: "must have shape",
             lambda *x: (dot_product(*x)[0], np.ones((2, 3, 5))): "sum to 1",
             lambda *x: (0 * dot_product(*x)[0], dot_product(*x)[1]): "weighted mean",
+        },
+    ),
+    "03.1": (
+        *(notebook_03.first_loss, (), np.log(10_000)),
+        {4: "powers of ten", 13.29: "bits", -9.21: "positive", 1e4: "number of words"},
+    ),
+    "03.4": (
+        *(notebook_03.perplexity, (COSTS, WEIGHT), lambda x, w: np.exp(x.sum() / w.sum())),
+        {
+            lambda x, w: x.sum() / w.sum(): "cross-entropy",
+            lambda x, w: np.exp(x.mean()): "use the weight",
+            lambda x, w: w.sum(): "is not exp",
         },
     ),
 }

@@ -11,5 +11,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "checking": ("NotYetError", "exercise"),
         "notebook_01": (),
         "notebook_02": (),
+        "notebook_03": (),
     },
 )
