@@ -28,9 +28,10 @@ ROOMS = (
     *("config", "backend", "search", "evaluation", "data", "datasets", "cnn", "fast"),
     *("captioning", "paper", "training", "baselines", "analysis", "plots", "course", "cli"),
 )
-# Rooms that may import TensorFlow: its data and text operations, XLA and its device strategies.
+# Rooms that may import TensorFlow: its data and text operations, XLA, its device strategies, and
+# the export to a SavedModel.
 # Layers, model and search use `keras.ops` alone.
-USES_TENSORFLOW = {"backend", "data", "fast"}
+USES_TENSORFLOW = {"backend", "captioning", "data", "fast"}
 # All public names of version 0.1.0.
 PUBLIC_IN_0_1_0 = {
     *("AttentionDecoder", "BahdanauAttention", "Caption", "CaptionSearch", "Captioner", "Config"),

@@ -11,6 +11,7 @@ from keras import ops
 
 from sat_keras.backend.devices import one_device
 from sat_keras.captioning.caption import Caption
+from sat_keras.captioning.export import FORMATS, export_saved_model, export_steps
 from sat_keras.captioning.maps import reduce_picture, seen_box
 from sat_keras.captioning.pictures import read_pictures
 from sat_keras.captioning.presets import (
@@ -132,6 +133,59 @@ class CaptionModel(keras.Model):
         >>> Captioner.from_preset("pretrained/mine")
         """
         return save_preset(self, folder, encoder_weights, training)
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        beam_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Exports the captioner with its encoder, to run without this package.
+
+        Args:
+            filepath: Folder to write.
+            format: `"tf_saved_model"`: the whole captioner, pixels in; sentence, words, attention
+                and gate out. `"onnx"` or `"litert"`: encoder and decoder step as two models, see
+                `sat_keras.captioning.export`.
+            verbose: Not used; an argument of `keras.Model.export`.
+            input_signature: Input of the call for teacher forcing; with it this is
+                `keras.Model.export`, which exports logits of given words.
+            beam_size: Integer, beams of the search, `config.beam_size` by default.
+            **kwargs: Other arguments of `keras.Model.export`, with `input_signature`.
+
+        Raises:
+            ValueError: If there is no encoder or no tokenizer, or no such format.
+            ImportError: If Keras needs a package for the format.
+
+        Example:
+
+        >>> Captioner.from_preset("flickr8k-soft-vgg16").export("exported")
+        >>> served = tf.saved_model.load("exported")
+        >>> served.serve(photos)["sentence"]
+        """
+        if input_signature is not None:
+            options = {"verbose": verbose, "input_signature": input_signature, **kwargs}
+            super().export(os.fspath(filepath), format=format, **options)
+            return
+        if format not in FORMATS:
+            raise ValueError(
+                f"`format` must be one of {', '.join(map(repr, FORMATS))}. "
+                f"Received: format={format!r}"
+            )
+        if self.encoder is None or self.tokenizer is None:
+            raise ValueError(
+                "An export takes pixels and returns sentences: load the captioner with its encoder "
+                "and tokenizer, or give `input_signature` to export the call. Received: "
+                f"encoder={self.encoder}, tokenizer={self.tokenizer}"
+            )
+        beams = self.config.beam_size if beam_size is None else beam_size
+        if format == "tf_saved_model":
+            export_saved_model(self, caption_search(self, beam_size=beams), filepath)
+        else:
+            export_steps(self, filepath, format, beams)
 
     @classmethod
     def make_encoder(

@@ -1,13 +1,15 @@
-"""`sat-keras export`: writes the captioner of a training in the form that is shared."""
+"""`sat-keras export`: writes a captioner to share it, or to run it without this package."""
 
 import argparse
 from pathlib import Path
 
 from sat_keras.cli import options
 
-SUMMARY = "Write the captioner of a training in float16, to share it."
+SUMMARY = "Write a captioner to share it, or to run it without sat-keras."
 USAGE = "MODEL FOLDER"
 EXAMPLES = ""
+# Names of the command line, and Keras's.
+FORMATS = {"saved_model": "tf_saved_model", "onnx": "onnx", "litert": "litert"}
 
 
 def add_options(parser: options.Parser) -> None:
@@ -19,10 +21,49 @@ def add_options(parser: options.Parser) -> None:
         metavar="FOLDER",
         help="folder to write, such as pretrained/NAME",
     )
+    parser.add_argument(
+        "--format",
+        choices=("preset", *FORMATS),
+        default="preset",
+        help="preset: to load and train again with sat-keras; saved_model: pixels in, sentence and "
+        "attention out, for TensorFlow alone; onnx, litert: encoder and decoder step as two models "
+        "(default: preset)",
+    )
+    parser.add_argument(
+        "--encoder-weights",
+        type=options.path,
+        metavar="WEIGHTS",
+        help="imagenet (Keras downloads them) or a file's path, of a frozen CNN in formats other "
+        "than preset (default: as in training)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Exports a captioner as the arguments say."""
+    if arguments.format == "preset":
+        _export_preset(arguments)
+    else:
+        _export_model(arguments)
+
+
+def _export_model(arguments: argparse.Namespace) -> None:
+    """Writes a captioner with its encoder, to run without this package."""
+    from sat_keras.training.pretrained import load_pretrained, pretrained_folder
+
+    folder = Path(arguments.folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"FOLDER must be new or empty; choose another. Received: {folder}")
+    if folder.exists():
+        folder.rmdir()
+    weights = arguments.encoder_weights
+    captioner = load_pretrained(pretrained_folder(arguments.model), weights)
+    captioner.export(folder, format=FORMATS[arguments.format])
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    print(f"{size:.1f} MB are in {folder}.")
+
+
+def _export_preset(arguments: argparse.Namespace) -> None:
+    """Writes a captioner in the form that is shared."""
     from sat_keras.training.folder import read_run
     from sat_keras.training.pretrained import (
         load_pretrained,
