@@ -38,7 +38,13 @@ ATTENTION = {
     "occlusion_attended": ("drop of log p, attended regions hidden, nats", 3),
     "occlusion_random": ("drop of log p, random regions hidden, nats", 3),
     "faithfulness": ("difference of the two, nats", 3),
+    "pointing_lag": ("pointing of the next word's map minus the word's own, %", 1),
+    "uniform_cost": ("log p lost with uniform weights, nats", 3),
+    "permuted_cost": ("log p lost with permuted weights, nats", 3),
+    "other_cost": ("log p lost with another picture's weights, nats", 3),
 }
+# Endings of the scores of attention that ignores the words, and their names in the table.
+BASELINES = {"_uniform": "uniform", "_centre": "centre", "_mean_map": "mean map"}
 
 
 def read_results():
@@ -141,17 +147,49 @@ def attention_table(shown, folder=""):
 
 
 def attention_cell(scores, name, digits):
-    """Returns an attention score above its interval and what uniform and central maps score."""
+    """Returns an attention score above its interval and those of maps that ignore the words."""
     if name not in scores:
         return "–"
     small = []
     if name in scores["intervals"]:
         small.append("–".join(f"{end:.{digits}f}" for end in scores["intervals"][name]))
-    for base in ("uniform", "centre"):
-        if f"{name}_{base}" in scores:
-            small.append(f"{base} {scores[f'{name}_{base}']:.{digits}f}")
+    for ending, base in BASELINES.items():
+        if name + ending in scores:
+            small.append(f"{base} {scores[name + ending]:.{digits}f}")
     text = f"{scores[name]:.{digits}f}"
     return f"{text}<br><sub>{'; '.join(small)}</sub>" if small else text
+
+
+def phrase_table(shown, folder=""):
+    """Returns the attention on phrases of Flickr30k Entities, one row a file."""
+    rows = []
+    for name, results in shown.items():
+        cells = [link(name, folder), results["split"]]
+        for scores in results["phrases"].values():
+            cells += [f"{scores['phrases']:,}", attention_cell(scores, "phrase_mass", 1)]
+        rows.append(cells)
+    kinds = [f"{kind} captions" for kind in next(iter(shown.values()))["phrases"]]
+    heads = [
+        head for kind in kinds for head in (f"phrases of {kind}", "attention in the phrase, %")
+    ]
+    return markdown(["results", "split", *heads], rows)
+
+
+def entity_table(shown, folder=""):
+    """Returns the attention on phrases of reference captions by type of entity, uniform beside."""
+    found = {name: results["phrases"]["references"] for name, results in shown.items()}
+    types = {key.partition(":")[2] for scores in found.values() for key in scores if ":" in key}
+    rows = [
+        [
+            kind,
+            *(
+                f"{scores[f'phrase_mass:{kind}']:.1f} ({scores[f'phrase_mass_uniform:{kind}']:.1f})"
+                for scores in found.values()
+            ),
+        ]
+        for kind in sorted(types)
+    ]
+    return markdown(["entity", *found], rows)
 
 
 def agreement_table(shown, folder=""):
@@ -203,6 +241,8 @@ KINDS = {
     "results": table,
     "paper": paper_table,
     "attention": attention_table,
+    "phrases": phrase_table,
+    "entities": entity_table,
     "agreement": agreement_table,
     "tried": tried_table,
     "variance": variance_table,

@@ -99,7 +99,7 @@ def _print_phrases(kind: str, scores: Mapping[str, Any]) -> None:
     """Prints the attention on phrases, of all types of entities and of each, one a line."""
     from sat_keras.analysis.statistics import BASELINES
 
-    print(f"{scores['phrases']} phrases of {kind} captions")
+    print(f"{scores['phrases']} phrases of {kind.removesuffix('s')} captions")
     for name, ends in scores["intervals"].items():
         measure, _, entity = name.partition(":")
         if measure != "phrase_mass":
