@@ -19,17 +19,11 @@ PRETRAINED = "flickr8k-soft-vgg16"
 COLOURS = ("red", "lime", "blue", "white")
 
 
-# Where the captions file names no splits, which warns.
-pytestmark = pytest.mark.filterwarnings("ignore:.* names no splits:UserWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eager():
-    """Spares the seconds that TensorFlow takes to trace a function for a handful of pictures."""
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = [
+    pytest.mark.usefixtures("eager"),
+    # Where the captions file names no splits, which warns.
+    pytest.mark.filterwarnings("ignore:.* names no splits:UserWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
