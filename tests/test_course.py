@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from sat_keras.course import NotYetError, exercise, notebook_01, notebook_02, notebook_03
+from sat_keras.course import (
+    NotYetError,
+    exercise,
+    notebook_01,
+    notebook_02,
+    notebook_03,
+    notebook_04,
+)
 from sat_keras.data import teacher_forcing
 
 CAPTIONS = ["a red ring", "a red star", "a blue ring", "the ring is red", "a", "a small red ring"]
@@ -94,6 +101,21 @@ CASES = {
             lambda x, w: x.sum() / w.sum(): "cross-entropy",
             lambda x, w: np.exp(x.mean()): "use the weight",
             lambda x, w: w.sum(): "is not exp",
+        },
+    ),
+    "04.1": (
+        *(notebook_04.number_of_steps, (100, 8, 3), 39),
+        {13: "one epoch", 36: "smaller minibatch", 38: "every epoch", 7: "rounded up"},
+    ),
+    "04.2": (
+        *(
+            notebook_04.cosine_schedule,
+            (),
+            lambda rate, t, steps: rate / 2 * (1 + np.cos(np.pi * t / steps)),
+        ),
+        {
+            lambda rate, t, steps: rate * np.cos(np.pi * t / steps): "rate is 0.500",
+            lambda rate, t, steps: rate * (1 - t / steps): "rate is 0.146",
         },
     ),
 }

@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_01": (),
         "notebook_02": (),
         "notebook_03": (),
+        "notebook_04": (),
     },
 )
