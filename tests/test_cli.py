@@ -46,7 +46,8 @@ def train_command(out, *options, epochs=2):
     return [
         *("train", "--dataset", "scenes", "--preset", "tiny", "--limit", str(PICTURES)),
         *("--out", str(out), "--ema-momentum", "0.5", "--learning-rate", "0.05"),
-        *("--beam-size", "2", "--max-length", "6", "--epochs", str(epochs), *options),
+        *("--beam-size", "2", "--max-length", "6", "--batch-size", "10", "--epochs", str(epochs)),
+        *options,
     ]
 
 
@@ -59,15 +60,8 @@ def no_java():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def eager():
-    """Spares the seconds that TensorFlow takes to trace a function for a handful of pictures.
-
-    `test_training` trains in compiled functions.
-    """
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def eagerly(eager):
+    """Spares the seconds that tracing takes; `test_training` trains in a compiled function."""
 
 
 @pytest.fixture(scope="module")
