@@ -24,7 +24,7 @@ from sat_keras.training.fit import ShowCaption, compile_captioner, train_caption
 
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])
 # Two devices cannot share 5 rows evenly.
-ROWS, BATCH, EPOCHS = 20, 5, 5
+ROWS, BATCH, EPOCHS = 20, 5, 2
 # A norm that the gradients exceed.
 CONFIG = Config.tiny().replace(clip_norm=0.1, ema_momentum=0.9, label_smoothing=0.1)
 
@@ -56,7 +56,7 @@ def batches():
 
 
 def train(config, number):
-    """A captioner and its losses after 20 steps, with a caption after every epoch."""
+    """A captioner and its losses after 8 steps, with a caption after every epoch."""
     keras.utils.set_random_seed(7)
     devices = Devices(number)
     with devices.building():
