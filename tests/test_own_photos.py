@@ -196,6 +196,18 @@ def test_data_lists_broken_pictures_and_fails(photos, capsys):
     assert found["new_words"]["zeppelin"] == 20
 
 
+def test_data_names_photos_without_a_caption(photos, capsys):
+    Image.new("RGB", (9, 9)).save(photos / "forgotten.png")
+    assert cli.main(["data", "my_photos"]) == 0
+    assert "unused    1 pictures without a caption" in (output := capsys.readouterr().out)
+    assert "my_photos/forgotten.png" in output
+
+
+def test_splits_of_a_folder_are_in_its_captions_file(photos, capsys):
+    assert run("sat-keras train --dataset my_photos --out x --splits karpathy") == 2
+    assert "leave the argument out. Received: --splits karpathy" in capsys.readouterr().err
+
+
 def test_a_folder_with_the_name_of_a_data_set_can_be_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw_photos(tmp_path / "scenes", 3)

@@ -2,7 +2,9 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sat_keras.cli import options
@@ -55,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     table = load_dataset(arguments.dataset, arguments.data_dir or "data", splits=arguments.splits)
     found = describe_dataset(table)
+    if arguments.dataset not in options.DATASETS:
+        found["without_caption"] = _without_caption(table, arguments.dataset)
     if arguments.model:
         found["new_words"] = _new_words(table, arguments.model)
     if arguments.json:
@@ -78,6 +82,16 @@ def _new_words(table: Any, model: str) -> dict[str, int]:
     return dict(counts.most_common())
 
 
+def _without_caption(table: Any, folder: str) -> list[str]:
+    """Returns the paths of the pictures in a folder that have no caption."""
+    from PIL import Image
+
+    suffixes = Image.registered_extensions()
+    named = {os.path.abspath(path) for path in table["image"]}
+    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes)
+    return sorted(str(path) for path in found if os.path.abspath(path) not in named)
+
+
 def _print(name: str, found: Mapping[str, Any], model: str | None) -> None:
     print(f"{name}:")
     for kind in ("pictures", "captions"):
@@ -95,9 +109,14 @@ def _print(name: str, found: Mapping[str, Any], model: str | None) -> None:
     if found["sizes"]["median"]:
         smallest, median, largest = ("x".join(map(str, size)) for size in found["sizes"].values())
         print(f"  sizes     {smallest} to {largest} pixels, median {median}")
-    broken = found["broken"]
-    print(f"  broken    {len(broken):,} pictures")
-    for message in list(broken.values())[:_SHOWN]:
-        print(f"    {message}")
-    if len(broken) > _SHOWN:
-        print(f"    and {len(broken) - _SHOWN:,} more")
+    if found.get("without_caption"):
+        _print_list("unused", "pictures without a caption", found["without_caption"])
+    _print_list("broken", "pictures", list(found["broken"].values()))
+
+
+def _print_list(name: str, what: str, lines: Sequence[str]) -> None:
+    print(f"  {name:9} {len(lines):,} {what}")
+    for line in lines[:_SHOWN]:
+        print(f"    {line}")
+    if len(lines) > _SHOWN:
+        print(f"    and {len(lines) - _SHOWN:,} more")

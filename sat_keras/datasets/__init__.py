@@ -110,13 +110,17 @@ def load_dataset(
     """
     check_split(only)
     if name not in DATASETS:
-        if Path(name).is_dir() and splits is None:
+        if Path(name).is_dir():
+            if splits is not None:
+                raise ValueError(
+                    "The captions file of a folder of your own names its splits, in a column "
+                    f"`split`; leave the argument out. Received: splits={str(splits)!r}"
+                )
             return load_folder(name, only, seed)
         near = difflib.get_close_matches(name, DATASETS, n=1)
         raise ValueError(
             f"Expected name to be one of {', '.join(DATASETS)}, or the path of a folder of your "
-            f"own, whose captions file names its splits"
-            f"{f'; did you mean {near[0]!r}' if near else ''}. Received: {name!r}"
+            f"own{f'; did you mean {near[0]!r}' if near else ''}. Received: {name!r}"
         )
     if name == "scenes":
         if splits is not None:
