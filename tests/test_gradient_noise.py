@@ -8,7 +8,7 @@ from benchmarks.gradient_noise import gradient_samples
 from sat_keras.config.config import Config
 from sat_keras.paper.captioner import Captioner
 
-DRAWS = 200
+DRAWS = 100
 
 
 def draw(draws=DRAWS, warmup=0, **changes):
