@@ -87,7 +87,9 @@ def _state(run: Path) -> Any:
 def _description(folder: Path) -> Any:
     from sat_keras.captioning.presets import read_description
 
-    return read_description(folder)
+    names = ("config", "encoder", "training", "vocabulary")  # others are not read
+    description = read_description(folder)
+    return {name: description[name] for name in names}
 
 
 def _model(folder: Path) -> Any:

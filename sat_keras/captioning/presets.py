@@ -8,7 +8,6 @@ CNN that `config.json` can name is not saved; Keras downloads its weights, or a 
 """
 
 import difflib
-import json
 import os
 import shutil
 import zipfile
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from sat_keras.config.config import Config
-from sat_keras.data.files import check_sum, replacing, sha256, write_json
+from sat_keras.data.files import check_sum, read_json, replacing, sha256, write_json
 from sat_keras.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def read_description(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         version = description["format"]
         if version == FORMAT:
             config = Config.from_dict(description["config"])
@@ -225,7 +224,7 @@ def save_preset(
             "vocabulary": captioner.tokenizer.get_vocabulary(),
             "sha256": {name: sha256(partial / name)},
         }
-        write_json(partial / CONFIG_FILE, description)
+        write_json(partial / CONFIG_FILE, description, checksum=True)
     return folder
 
 

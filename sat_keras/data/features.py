@@ -19,7 +19,6 @@ of a TFRecord.
 import contextlib
 import functools
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -34,7 +33,7 @@ import keras
 import numpy as np
 
 from sat_keras.backend.progress import show_progress, track
-from sat_keras.data.files import remove_partials, replacing, write_json
+from sat_keras.data.files import read_json, remove_partials, replacing, write_json
 from sat_keras.data.images import image_dataset, picture_errors
 
 _FORMAT = 2
@@ -427,7 +426,7 @@ def _find_folder(directory: Path, encoder: Any) -> Path:
 def _read_manifest(folder: Path) -> dict:
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         version = manifest["format"]
         if version == _FORMAT:
             _check_manifest(manifest)
@@ -471,7 +470,7 @@ def _prepare_folder(directory: Path, encoder: Any) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not _has_manifest(folder, manifest):
-            write_json(folder / _MANIFEST, manifest)
+            write_json(folder / _MANIFEST, manifest, checksum=True)
     except OSError as error:
         raise OSError(
             "Cannot write to the features folder; check that it is a folder, its permissions and "

@@ -75,7 +75,7 @@ def open_run(out: str | os.PathLike, description: dict[str, Any], overwrite: boo
                 f"The folder {out} holds files of something else; choose another `out`, or delete "
                 f"them with `overwrite=True`. Received: {', '.join(strange)}"
             )
-        write_json(out / CONFIG_FILE, description)  # the data set may have moved
+        write_json(out / CONFIG_FILE, description, checksum=True)  # the data set may have moved
     return state.finished
 
 
