@@ -22,7 +22,7 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit backends demo notebooks bench lab lint clean
+.PHONY: help venv test unit backends coverage torture demo notebooks bench lab lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -37,6 +37,13 @@ unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TES
 
 backends: $(VENV)/.test-installed  ## run the tests that start JAX or PyTorch in a process of its own
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m backends -p no:nbval
+
+coverage: $(VENV)/.test-installed  ## run the unit tests and measure the lines and branches they reach
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not backends" -p no:nbval \
+		--cov=sat_keras --cov-report=term-missing:skip-covered
+
+torture: $(VENV)/.test-installed  ## kill, fill disks, flip bits; write the table of docs/reliability.md
+	"$(BIN)/python" -m torture --write
 
 lint: $(VENV)/.test-installed  ## check style, format and types
 	"$(BIN)/python" -m ruff check .
