@@ -1,0 +1,57 @@
+"""Signals during a training, and weights that are not finite."""
+
+import os
+import signal
+import types
+
+import keras
+import pytest
+
+from sat_keras.training.callbacks import CheckFiniteLoss
+from sat_keras.training.signals import StopRequest, Terminated
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_the_first_signal_waits_and_the_second_one_stops(number, error):
+    before, stop = signal.getsignal(number), StopRequest()
+    stop.carry_out()
+    with stop.waiting():
+        os.kill(os.getpid(), number)
+        assert stop.number == number
+        with pytest.raises(error):
+            stop.carry_out()
+        with pytest.raises(error):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        stop = StopRequest()
+        with stop.waiting():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number is None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_weights_that_are_not_finite_are_named_before_they_are_scored():
+    """The loss of the last step of an epoch is finite, and its gradient is not."""
+    good, bad = keras.Variable([1.0], name="good"), keras.Variable([float("nan")], name="bad")
+    check = CheckFiniteLoss()
+    check.set_model(types.SimpleNamespace(trainable_variables=[good]))
+    check.on_epoch_begin(0)
+    check.on_epoch_end(0)
+    check.set_model(types.SimpleNamespace(trainable_variables=[good, bad]))
+    with pytest.raises(FloatingPointError, match=r"Received: NaN or infinity in bad in epoch 1"):
+        check.on_epoch_end(0)
+
+
+def test_a_loss_after_a_resumed_step_names_the_step_of_the_epoch():
+    check = CheckFiniteLoss(first_step=5)
+    check.on_epoch_begin(1)
+    with pytest.raises(FloatingPointError, match="in epoch 2, step 8$"):
+        check.on_train_batch_end(2, {"loss": float("inf")})
