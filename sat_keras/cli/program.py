@@ -11,6 +11,7 @@ import sys
 from sat_keras import __version__
 from sat_keras.backend.progress import show_progress
 from sat_keras.cli import (
+    app,
     baseline,
     caption,
     compare,
@@ -31,6 +32,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "caption": caption,
+    "app": app,
     "baseline": baseline,
     "features": features,
     "export": export,

@@ -1,7 +1,8 @@
 """Figures, the interactive widget and the evaluation report.
 
 `attention`, `history` and `beam_tree` draw one kind of figure each, with the settings of `style`;
-`widget` and `report` render HTML; `notebook` displays a figure with alternative text. The maps
+`widget` and `report` render HTML, `app` serves it; `notebook` displays a figure with alternative
+text. The maps
 themselves are enlarged and described in `sat_keras.captioning.maps`.
 """
 
@@ -10,6 +11,7 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "app": ("launch_app", "make_app"),
         "attention": ("plot_annotation_grid", "plot_attention"),
         "sat_keras.captioning.maps": ("describe_attention", "seen_box", "upsample_attention"),
         "beam_tree": ("plot_beam_tree",),

@@ -1,0 +1,88 @@
+"""The app in a headless browser: a photo is uploaded, a word pointed at."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sat_keras import Captioner, Config, ImageEncoder, Tokenizer
+from sat_keras.plots import app as app_module
+from sat_keras.plots.app import LOW_CONFIDENCE, launch_app, make_app
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    tokenizer = Tokenizer.from_captions(["a red circle", "a blue square is small"])
+    encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
+    config = Config.tiny().replace(
+        encoder="scenes",
+        image_size=16,
+        resize="squash",
+        grid_shape=encoder.grid_shape,
+        feature_dim=encoder.feature_dim,
+        max_length=4,
+        beam_size=2,
+        length_penalty=1.0,
+    )
+    captioner = Captioner(config, tokenizer, encoder)
+    generator = np.random.default_rng(0)
+    for weight in captioner.decoder.trainable_variables:
+        weight.assign(generator.normal(size=weight.shape, scale=0.5))
+    return captioner
+
+
+@pytest.fixture
+def page(captioner):
+    """The app's page in a browser that reaches this computer alone."""
+    pytest.importorskip("gradio")
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs a browser, chromium or google-chrome: apt-get install chromium")
+    app, address = launch_app({"soft": captioner, "other": captioner}, block=False)
+    assert address.startswith("http://127.0.0.1:")
+    try:
+        with playwright.sync_playwright() as driver:
+            chromium = driver.chromium.launch(
+                executable_path=browser,
+                args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+            )
+            page = chromium.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(address)
+            yield page
+            chromium.close()
+    finally:
+        app.close()
+
+
+def test_a_photo_is_described_and_a_word_shows_where_it_looked(page, captioner, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype("uint8")
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    expected = captioner.caption(pixels, num_results=2, beam_size=2)
+    page.set_input_files("input[type=file]", tmp_path / "photo.png")
+    frame = page.frame_locator("#caption iframe")
+    words = frame.locator("figure button")
+    words.first.wait_for(timeout=60_000)
+    assert words.all_inner_texts() == expected[0].words
+    words.first.hover()
+    assert frame.locator(".looking").count() == 1
+    assert expected[1].text in page.locator("#beam").inner_text()
+
+
+def test_a_guess_says_what_the_model_knows(captioner, monkeypatch):
+    (caption,) = captioner.caption(np.zeros((1, 16, 16, 3), "uint8"))
+    mean = caption.log_probability / (len(caption.words) + 1)
+    monkeypatch.setattr(app_module, "LOW_CONFIDENCE", mean - 0.1)
+    assert app_module._note(caption) == ""
+    monkeypatch.setattr(app_module, "LOW_CONFIDENCE", mean + 0.1)
+    assert "Flickr" in app_module._note(caption)
+    assert LOW_CONFIDENCE < 0
+
+
+def test_no_captioner_is_refused():
+    pytest.importorskip("gradio")
+    with pytest.raises(ValueError, match="captioner.*Received"):
+        make_app({})
