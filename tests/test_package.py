@@ -365,7 +365,8 @@ def test_requirements_file_agrees_with_the_package(project):
 
 def test_every_import_of_the_package_is_a_dependency(project):
     extras = project["project"]["optional-dependencies"]
-    requirements = project["project"]["dependencies"] + extras["eval"] + extras["heic"] + extras["app"]
+    requirements = project["project"]["dependencies"]
+    requirements = requirements + extras["eval"] + extras["heic"] + extras["app"]
     declared = {re.match(r"[\w-]+", name)[0].lower() for name in requirements}
     aliases = {
         **{"PIL": "pillow", "tensorflow_text": "tensorflow-text", "pillow_heif": "pillow-heif"},
