@@ -36,6 +36,14 @@ def fixed_seed():
         np.random.seed(SEED)  # noqa: NPY002 - code under test may use NumPy's global generator
 
 
+@pytest.fixture(autouse=True)
+def no_figure_left():
+    """Closes pyplot's figures after each test, which the next one would see."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture(scope="module")
 def eager():
     """Runs TensorFlow's functions eagerly: tracing them takes longer than a few tiny steps."""

@@ -1,7 +1,6 @@
 """A traced search: the same result, and a tree that holds what the search kept, against NumPy."""
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from keras import ops
@@ -18,13 +17,6 @@ ARGUMENTS = {"start_id": START, "end_id": END, "pad_id": PAD, "max_length": 4}
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX runs a search's loop where nothing can be noted"
 )
-
-
-@pytest.fixture(autouse=True)
-def no_figure_left():
-    """pyplot keeps every figure until somebody closes it: let no test see another's."""
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -28,13 +28,6 @@ from sat_keras.plots import (
 WORDS = ["two", "dogs", "run"]
 
 
-@pytest.fixture(autouse=True)
-def no_figure_left():
-    """pyplot keeps every figure until somebody closes it: let no test see another's."""
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def image():
     return np.random.default_rng(0).integers(0, 256, (168, 224, 3), dtype="uint8")
