@@ -471,7 +471,9 @@ def test_sampled_search_is_seeded():
     x = {"annotations": np.repeat(batch()[0]["annotations"], 16, axis=0)}
 
     def log_p(seed):
-        found = captioner.search(x["annotations"], beam_size=2, context="sampled", seed=seed)
+        found = captioner.search(
+            x["annotations"], beam_size=2, max_length=3, context="sampled", seed=seed
+        )
         return numpy(found.log_probability)[:, 0]
 
     np.testing.assert_array_equal(log_p(1), log_p(1))
