@@ -1,5 +1,6 @@
 """Atomic writing: whole or not at all, whatever happens in between and whoever else writes."""
 
+import errno
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -82,3 +83,13 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     os.utime(old, (0, 0))
     remove_partials(tmp_path)
     assert names(tmp_path) == [new.name]
+
+
+def test_a_failed_write_names_its_file(tmp_path):
+    """The error of a write on a full disk has no file name."""
+    with (
+        pytest.raises(OSError, match=r"table.csv could not be written; make room.*Received: No sp"),
+        replacing(tmp_path / "table.csv"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []

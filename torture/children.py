@@ -84,7 +84,7 @@ def _wait(pid: int, seconds: float) -> int | None:
     return None
 
 
-def at_change(number: int, folder: Path, act: Callable[[], None]) -> Callable[[], None]:
+def at_change(number: int, folder: Path, act: Callable[[str], None]) -> Callable[[], None]:
     """Returns a function that lets the process act just before it changes a folder the n-th time.
 
     Args:
@@ -100,7 +100,7 @@ def at_change(number: int, folder: Path, act: Callable[[], None]) -> Callable[[]
             if _is_change(event, arguments, str(folder)):
                 left[0] -= 1
                 if left[0] == 0:
-                    act()
+                    act(str(arguments[0]))
 
         sys.addaudithook(hook)
 
@@ -147,11 +147,11 @@ def limit_size(size: int, deadly: bool) -> Callable[[], None]:
     return install
 
 
-def die() -> None:
+def die(path: str = "") -> None:
     """Kills the process at once."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def disk_full() -> None:
-    """Fails as a write to a full disk does."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def disk_full(path: str) -> None:
+    """Fails as a new file on a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)

@@ -55,6 +55,14 @@ def replacing(path: str | os.PathLike, sync: bool = True, overwrite: bool = True
             if outdated.exists():
                 os.replace(outdated, path)
             raise
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A write that fails, on a full disk for example, does not know its file.
+        raise OSError(
+            f"The path {path} could not be written; make room on its disk, or choose another "
+            f"folder. Received: {error.strerror}"
+        ) from error
     finally:
         _remove(partial)
         _remove(outdated)
