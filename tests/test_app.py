@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sat_keras import Captioner, Config, ImageEncoder, Tokenizer
+from sat_keras.cli import main
 from sat_keras.plots import app as app_module
 from sat_keras.plots.app import LOW_CONFIDENCE, launch_app, make_app
 
@@ -86,3 +87,13 @@ def test_no_captioner_is_refused():
     pytest.importorskip("gradio")
     with pytest.raises(ValueError, match="captioner.*Received"):
         make_app({})
+
+
+def test_the_command_serves_the_captioner_that_it_is_given(captioner, tmp_path, monkeypatch):
+    served = []
+    monkeypatch.setattr(app_module, "launch_app", lambda *arguments: served.append(arguments))
+    folder = captioner.save_to_preset(tmp_path / "mine", encoder_weights=None)
+    assert main(["app", "--model", str(folder), "--port", "7865"]) == 0
+    ((captioners, port),) = served
+    assert port == 7865
+    assert [model.config for model in captioners.values()] == [captioner.config]

@@ -3,6 +3,7 @@
 import argparse
 
 from sat_keras.cli import options
+from sat_keras.config.fields import COUNT
 
 SUMMARY = "Open a page in the browser: drop a photo, read the sentence, see where the model looked."
 USAGE = ""
@@ -18,16 +19,31 @@ def add_options(parser: options.Parser) -> None:
     group = parser.add_argument_group("options")
     options.add_model(group, positional=False)
     group.add_argument(
-        "--port", type=int, metavar="N", help="port of the page (default: free, from 7860 on)"
+        "--encoder-weights",
+        type=options.path,
+        metavar="FILE",
+        help="weights file of the CNN (default: as in training)",
+    )
+    group.add_argument(
+        "--port",
+        type=options.number(int, COUNT),
+        metavar="N",
+        help="port of the page (default: a free one, from 7860 on)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Serves the page until Ctrl-C."""
-    from pathlib import Path
+    """Serves the page until Ctrl-C.
 
+    One of the captioners that come with the package brings the others, so that soft and hard
+    attention can be compared.
+    """
     from sat_keras.plots.app import launch_app
-    from sat_keras.training.pretrained import load_pretrained
+    from sat_keras.training.pretrained import load_pretrained, pretrained_names
 
-    captioner = load_pretrained(arguments.model, arguments.encoder_weights)
-    launch_app({Path(arguments.model).name: captioner}, arguments.port)
+    names, others = [arguments.model], pretrained_names()
+    if arguments.model in others:
+        family = arguments.model.partition("-")[0]  # of one data set, and so of one CNN
+        names += [x for x in others if x.startswith(f"{family}-") and x != arguments.model]
+    captioners = {str(x): load_pretrained(x, arguments.encoder_weights) for x in names}
+    launch_app(captioners, arguments.port)
