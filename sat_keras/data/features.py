@@ -387,7 +387,7 @@ def _write_shard(
         raise OSError(
             f"Could not write features to {folder}; the features written so far are kept. Check "
             "the room on the disk and run the same command again. "
-            f"Received: {_first_line(error)}"
+            f"Received: {_first_line(error.__cause__ or error)}"
         ) from error
     return path
 
