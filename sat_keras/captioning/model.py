@@ -66,6 +66,23 @@ class CaptionModel(keras.Model):
         self.tokenizer = tokenizer
         self.encoder = encoder
 
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        config["config"] = Config.from_dict(config["config"])
+        if config["tokenizer"]:
+            config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
+        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**config)
+
     @classmethod
     def from_preset(
         cls,

@@ -297,9 +297,6 @@ class Captioner(CaptionModel):
         return {
             **super().get_config(),
             "file_format": FILE_FORMAT,
-            "config": self.config.to_dict(),
-            "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
             "implementation": self.decoder.implementation,
         }
 
@@ -313,11 +310,6 @@ class Captioner(CaptionModel):
                 "writes it: load it with the version that saved it, or train again. "
                 f"Received: format {file_format}"
             )
-        config["config"] = Config.from_dict(config["config"])
-        if config["tokenizer"]:
-            config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
-        # Passed on, since Keras knows the class only where its module has been imported.
-        config["encoder"] = keras.saving.deserialize_keras_object(
-            config["encoder"], custom_objects={"sat_keras>ImageEncoder": ImageEncoder}
-        )
-        return cls(**config)
+        # Keras knows the class only where its module has been imported.
+        with keras.saving.custom_object_scope({"sat_keras>ImageEncoder": ImageEncoder}):
+            return super().from_config(config)
