@@ -9,6 +9,7 @@ from keras import ops
 from sat_keras.captioning.model import CaptionModel
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.decoder import mean_annotation
 from sat_keras.paper.loss import cross_entropies
 from sat_keras.search.loop import StepFunction
 
@@ -144,21 +145,6 @@ class PictureCaptioner(CaptionModel):
 
     # What all of them share
 
-    def picture_vector(self, annotations: Any, mask: Any = None) -> Any:
-        """Computes the mean annotation vector.
-
-        Args:
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            mask: Boolean tensor of shape `(batch_size, num_regions)`, `False` for padding.
-
-        Returns:
-            Tensor of shape `(batch_size, feature_dim)`.
-        """
-        if mask is None:
-            return ops.mean(annotations, axis=1)
-        weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
-        return ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
-
     def predict_words(self, hidden: Any) -> Any:
         """Computes the logits `L h + b`.
 
@@ -175,7 +161,7 @@ class PictureCaptioner(CaptionModel):
         return ops.tensordot(hidden, ops.transpose(matrix), axes=1) + bias
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        picture = self.picture_vector(self.annotate(inputs, training), inputs.get("mask"))
+        picture = mean_annotation(self.annotate(inputs, training), inputs.get("mask"))
         token_ids = inputs["token_ids"]
         captions, steps = ops.shape(token_ids)[1:]
         # (batch, captions, steps) -> (batch * captions, steps)
@@ -232,13 +218,13 @@ class PictureCaptioner(CaptionModel):
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            mask: As of `picture_vector`.
+            mask: As in the call.
             steps, rows, context, seed: Not used: nothing is drawn.
 
         Returns:
             Tuple `(step, states)`, see `sat_keras.search.loop`. The record is empty.
         """
-        start = self.start(self.picture_vector(annotations, mask))
+        start = self.start(mean_annotation(annotations, mask))
 
         def step(token_ids: Any, states: Any) -> Any:
             beams = token_ids.shape[1]
@@ -250,20 +236,3 @@ class PictureCaptioner(CaptionModel):
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, {}
 
         return step, [ops.expand_dims(x, 1) for x in start]
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "config": self.config.to_dict(),
-            "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PictureCaptioner":
-        config = dict(config)
-        config["config"] = Config.from_dict(config["config"])
-        if config["tokenizer"]:
-            config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
-        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**config)

@@ -252,11 +252,7 @@ class AttentionDecoder(keras.Layer):
         Returns:
             Tuple `(hidden, cell)` of tensors of shape `(batch_size, captions, hidden_dim)`.
         """
-        if mask is None:
-            mean = ops.mean(annotations, axis=1)
-        else:
-            weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
-            mean = ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
+        mean = mean_annotation(annotations, mask)
         if self.initial_shared:
             mean = self.initial_shared(mean)
         dtype = float_dtype(self.compute_dtype)
@@ -497,3 +493,19 @@ class AttentionDecoder(keras.Layer):
             *("use_word_query", "hard_attention", "implementation"),
         )
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def mean_annotation(annotations: Any, mask: Any = None) -> Any:
+    """Computes the mean annotation vector of the regions that are on the picture.
+
+    Args:
+        annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+        mask: Boolean tensor of shape `(batch_size, num_regions)`, `False` for padding.
+
+    Returns:
+        Tensor of shape `(batch_size, feature_dim)`.
+    """
+    if mask is None:
+        return ops.mean(annotations, axis=1)
+    weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
+    return ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
