@@ -27,7 +27,8 @@ _ENTITIES = (
     *("Flickr30kEntities", "Flickr30kEntities_annotations", "flickr30k_entities", "annotations"),
 )
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_PHRASE = re.compile(r"\[/EN#(?P<chain>\d+)(?:/[^\s\]/]+)+ (?P<text>[^\]]+)\]")
+# A phrase that Entities marks, as in `[/EN#18/people A child] in ...`.
+MENTION = re.compile(r"\[/EN#(?P<chain>\d+)(?P<types>(?:/[^\s\]/]+)+) (?P<text>[^\]]+)\]")
 _SINGULAR = {
     **{"men": "man", "women": "woman", "children": "child", "people": "person"},
     **{"feet": "foot", "mice": "mouse", "knives": "knife", "leaves": "leaf", "shelves": "shelf"},
@@ -153,7 +154,7 @@ def _entities_rows(path: Path, wanted: set[str] | None) -> Iterator[tuple]:
             continue
         boxes, size = read_annotation(file)
         sentences = (root / "Sentences" / f"{number}.txt").read_text(encoding="utf-8")
-        for match in _PHRASE.finditer(sentences):
+        for match in MENTION.finditer(sentences):
             phrase = match["text"].strip()
             name = _singular(phrase.lower().split()[-1])
             for box in boxes.get(match["chain"], ()):

@@ -1,15 +1,13 @@
 """Phrases of Flickr30k Entities: which words of a sentence name which boxes."""
 
 import os
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sat_keras.datasets.boxes import open_entities, read_annotation
+from sat_keras.datasets.boxes import MENTION, open_entities, read_annotation
 
-_MENTION = re.compile(r"\[/EN#(?P<chain>\d+)(?P<types>(?:/[^\s\]/]+)+) (?P<text>[^\]]+)\]")
-# Chains without a box: 0 is for what is not in the picture.
+# Type of what is not in the picture.
 _NOT_VISUAL = "notvisual"
 
 
@@ -91,7 +89,7 @@ def _read_sentence(
     words: list[str] = []
     phrases: list[Phrase] = []
     end = 0
-    for match in _MENTION.finditer(line):
+    for match in MENTION.finditer(line):
         words += line[end : match.start()].split()
         mention = match["text"].split()
         kind = match["types"].split("/")[1]
