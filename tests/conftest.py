@@ -87,3 +87,31 @@ def flickr8k_text(request) -> Path:
     if (own / "Flickr8k_text.zip").is_file():
         return own
     return request.getfixturevalue("shared") / "flickr8k"
+
+
+@pytest.fixture(scope="session")
+def pixel_captioner():
+    """A captioner of pictures of 16 pixels with random weights."""
+    import keras
+    import numpy as np
+
+    from sat_keras import Captioner, Config, ImageEncoder, Tokenizer
+
+    keras.utils.set_random_seed(3)
+    tokenizer = Tokenizer.from_captions(["a red circle", "a blue square is small"])
+    encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
+    config = Config.tiny().replace(
+        encoder="scenes",
+        image_size=16,
+        resize="squash",
+        grid_shape=encoder.grid_shape,
+        feature_dim=encoder.feature_dim,
+        max_length=4,
+        beam_size=2,
+        length_penalty=1.0,
+    )
+    captioner = Captioner(config, tokenizer, encoder)
+    generator = np.random.default_rng(0)
+    for weight in captioner.decoder.trainable_variables:
+        weight.assign(generator.normal(size=weight.shape, scale=0.5))
+    return captioner

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sat_keras import Captioner, Config, ImageEncoder, Tokenizer
 from sat_keras.cli import main
 from sat_keras.plots import app as app_module
 from sat_keras.plots.app import LOW_CONFIDENCE, launch_app, make_app
@@ -14,36 +13,15 @@ from sat_keras.plots.app import LOW_CONFIDENCE, launch_app, make_app
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
-@pytest.fixture(scope="module")
-def captioner():
-    tokenizer = Tokenizer.from_captions(["a red circle", "a blue square is small"])
-    encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
-    config = Config.tiny().replace(
-        encoder="scenes",
-        image_size=16,
-        resize="squash",
-        grid_shape=encoder.grid_shape,
-        feature_dim=encoder.feature_dim,
-        max_length=4,
-        beam_size=2,
-        length_penalty=1.0,
-    )
-    captioner = Captioner(config, tokenizer, encoder)
-    generator = np.random.default_rng(0)
-    for weight in captioner.decoder.trainable_variables:
-        weight.assign(generator.normal(size=weight.shape, scale=0.5))
-    return captioner
-
-
 @pytest.fixture
-def page(captioner):
+def page(pixel_captioner):
     """The app's page in a browser that reaches this computer alone."""
     pytest.importorskip("gradio")
     playwright = pytest.importorskip("playwright.sync_api")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs a browser, chromium or google-chrome: apt-get install chromium")
-    app, address = launch_app({"soft": captioner, "other": captioner}, block=False)
+    app, address = launch_app({"soft": pixel_captioner, "other": pixel_captioner}, block=False)
     assert address.startswith("http://127.0.0.1:")
     try:
         with playwright.sync_playwright() as driver:
@@ -59,10 +37,10 @@ def page(captioner):
         app.close()
 
 
-def test_a_photo_is_described_and_a_word_shows_where_it_looked(page, captioner, tmp_path):
+def test_a_photo_is_described_and_a_word_shows_where_it_looked(page, pixel_captioner, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype("uint8")
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    expected = captioner.caption(pixels, num_results=2, beam_size=2)
+    expected = pixel_captioner.caption(pixels, num_results=2, beam_size=2)
     page.set_input_files("input[type=file]", tmp_path / "photo.png")
     frame = page.frame_locator("#caption iframe")
     words = frame.locator("figure button")
@@ -73,8 +51,8 @@ def test_a_photo_is_described_and_a_word_shows_where_it_looked(page, captioner, 
     assert expected[1].text in page.locator("#beam").inner_text()
 
 
-def test_a_guess_says_what_the_model_knows(captioner, monkeypatch):
-    (caption,) = captioner.caption(np.zeros((1, 16, 16, 3), "uint8"))
+def test_a_guess_says_what_the_model_knows(pixel_captioner, monkeypatch):
+    (caption,) = pixel_captioner.caption(np.zeros((1, 16, 16, 3), "uint8"))
     mean = caption.log_probability / (len(caption.words) + 1)
     monkeypatch.setattr(app_module, "LOW_CONFIDENCE", mean - 0.1)
     assert app_module._note(caption) == ""
@@ -89,11 +67,11 @@ def test_no_captioner_is_refused():
         make_app({})
 
 
-def test_the_command_serves_the_captioner_that_it_is_given(captioner, tmp_path, monkeypatch):
+def test_the_command_serves_the_captioner_that_it_is_given(pixel_captioner, tmp_path, monkeypatch):
     served = []
     monkeypatch.setattr(app_module, "launch_app", lambda *arguments: served.append(arguments))
-    folder = captioner.save_to_preset(tmp_path / "mine", encoder_weights=None)
+    folder = pixel_captioner.save_to_preset(tmp_path / "mine", encoder_weights=None)
     assert main(["app", "--model", str(folder), "--port", "7865"]) == 0
     ((captioners, port),) = served
     assert port == 7865
-    assert [model.config for model in captioners.values()] == [captioner.config]
+    assert [model.config for model in captioners.values()] == [pixel_captioner.config]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras import Captioner, Config, ImageEncoder, Tokenizer, beam_search
+from sat_keras import Captioner, beam_search
 from sat_keras.cli import main
 
 BEAMS = 2
@@ -35,42 +35,19 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def captioner():
-    """A captioner whose random weights prefer words to the end."""
-    keras.utils.set_random_seed(3)
-    tokenizer = Tokenizer.from_captions(["a red circle", "a blue square is small"])
-    encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
-    config = Config.tiny().replace(
-        encoder="scenes",
-        image_size=16,
-        resize="squash",
-        grid_shape=encoder.grid_shape,
-        feature_dim=encoder.feature_dim,
-        max_length=4,
-        beam_size=BEAMS,
-        length_penalty=1.0,
-    )
-    captioner = Captioner(config, tokenizer, encoder)
-    generator = np.random.default_rng(0)
-    for weight in captioner.decoder.trainable_variables:
-        weight.assign(generator.normal(size=weight.shape, scale=0.5))
-    return captioner
-
-
-@pytest.fixture(scope="module")
 def pictures():
     return np.random.default_rng(1).integers(0, 256, (2, 20, 24, 3)).astype("uint8")
 
 
 @pytest.fixture(scope="module")
-def expected(captioner, pictures):
-    captions = captioner.caption(list(pictures))
+def expected(pixel_captioner, pictures):
+    captions = pixel_captioner.caption(list(pictures))
     assert any(caption.words for caption in captions)
     return captions
 
 
-def test_a_saved_model_needs_no_sat_keras(captioner, pictures, expected, tmp_path):
-    captioner.export(tmp_path / "exported")
+def test_a_saved_model_needs_no_sat_keras(pixel_captioner, pictures, expected, tmp_path):
+    pixel_captioner.export(tmp_path / "exported")
     np.save(tmp_path / "pictures.npy", pictures)
     program = [sys.executable, "-c", PROGRAM, tmp_path / "exported", tmp_path / "pictures.npy"]
     output = subprocess.run(program, capture_output=True, text=True)
@@ -119,18 +96,20 @@ def litert_runtime(path):
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_encoder_and_step_run_in_their_own_runtime(
-    captioner, pictures, expected, tmp_path, format, suffix, runtime, package
+    pixel_captioner, pictures, expected, tmp_path, format, suffix, runtime, package
 ):
     pytest.importorskip(package)
     if format == "onnx":
         pytest.importorskip("onnxruntime")
-    captioner.export(tmp_path / "exported", format=format)
+    pixel_captioner.export(tmp_path / "exported", format=format)
     words = json.loads((tmp_path / "exported" / "vocabulary.json").read_text())
     start, step = (
         runtime(str(tmp_path / "exported" / f"{name}{suffix}")) for name in ("start", "step")
     )
     for picture, caption in zip(pictures, expected, strict=True):
-        resized = ops.convert_to_numpy(captioner.encoder.resize_images(picture)).astype("uint8")
+        resized = ops.convert_to_numpy(pixel_captioner.encoder.resize_images(picture)).astype(
+            "uint8"
+        )
         first = start({"images": resized[None]})
         fixed = {name: first[name] for name in ("annotations", "keys")}
 
@@ -151,9 +130,9 @@ def test_encoder_and_step_run_in_their_own_runtime(
             {name: ops.convert_to_tensor(first[name]) for name in ("hidden", "cell")},
             start_id=words["start"],
             end_id=words["end"],
-            max_length=captioner.config.max_length + 1,
+            max_length=pixel_captioner.config.max_length + 1,
             beam_size=words["beams"],
-            length_penalty=captioner.config.length_penalty,
+            length_penalty=pixel_captioner.config.length_penalty,
             forbidden_ids=words["forbidden"],
         )
         ids = ops.convert_to_numpy(result.token_ids)[0, 0]
@@ -161,16 +140,16 @@ def test_encoder_and_step_run_in_their_own_runtime(
         assert said == caption.words
 
 
-def test_what_cannot_be_exported_is_refused(captioner, tmp_path):
+def test_what_cannot_be_exported_is_refused(pixel_captioner, tmp_path):
     with pytest.raises(ValueError, match="format.*Received"):
-        captioner.export(tmp_path / "exported", format="coreml")
-    without = Captioner(captioner.config, captioner.tokenizer)
+        pixel_captioner.export(tmp_path / "exported", format="coreml")
+    without = Captioner(pixel_captioner.config, pixel_captioner.tokenizer)
     with pytest.raises(ValueError, match=r"encoder.*Received"):
         without.export(tmp_path / "exported")
 
 
-def test_the_command_line_exports_every_format(captioner, pictures, expected, tmp_path):
-    model = captioner.save_to_preset(tmp_path / "model", encoder_weights=None)
+def test_the_command_line_exports_every_format(pixel_captioner, pictures, expected, tmp_path):
+    model = pixel_captioner.save_to_preset(tmp_path / "model", encoder_weights=None)
     for name in ("saved_model", "litert"):
         out = tmp_path / name
         assert main(["export", str(model), str(out), "--format", name]) == 0
