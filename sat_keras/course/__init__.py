@@ -1,6 +1,6 @@
 """Checks of the exercises in the notebooks, out of the reader's sight.
 
-`checking` has what all of them use; `notebook_01` to `notebook_08` have one function an exercise.
+`checking` has what all of them use; `notebook_01` to `notebook_04` have one function an exercise.
 """
 
 from sat_keras import lazy_exports
