@@ -7,6 +7,7 @@ JavaScript engine, which Java 15 removed. `unavailable` says what is missing.
 """
 
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
@@ -184,16 +185,19 @@ def _run_meteor(lines: Sequence[str]) -> np.ndarray:
     with (
         tempfile.TemporaryFile() as questions,
         tempfile.TemporaryFile() as errors,
-        track(len(lines), "METEOR") as bar,
     ):
         questions.write("".join(f"{line}\n" for line in lines).encode())
         questions.seek(0)
         pipes: Any = {"stdin": questions, "stdout": subprocess.PIPE, "stderr": errors}
         with subprocess.Popen(program, cwd=toolkit / "meteor", **pipes) as process:
             assert process.stdout is not None
-            for answer in process.stdout:  # METEOR answers line by line
-                answers.append(answer.decode(errors="replace"))
-                bar.update(1)
+            # METEOR answers line by line. The first answer waits for Java and its tables, which
+            # would spoil the estimate of the end.
+            first = process.stdout.readline()
+            with track(len(lines), "METEOR") as bar:
+                for answer in itertools.chain(filter(None, [first]), process.stdout):
+                    answers.append(answer.decode(errors="replace"))
+                    bar.update(1)
         errors.seek(0)
         said = errors.read().decode(errors="replace").splitlines() or answers
     rows = [answer.split() for answer in answers]
