@@ -19,6 +19,7 @@ from sat_keras.data.loaders import (
     caption_batches,
     epoch_order,
     input_batches,
+    minibatch_pictures,
     mirror_words,
     pad_rows,
     picture_batches,
@@ -183,6 +184,18 @@ def test_a_later_first_epoch_goes_on_where_the_passes_before_would_have_led(batc
     epochs = [arrays(whole) for _ in range(4)]
     for epoch in epochs[2:]:
         assert_same(epoch, arrays(rest))
+
+
+@pytest.mark.parametrize("group", ["length", "picture"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_pictures_of_a_minibatch(batches, table, tokenizer, group, shuffle):
+    options = {"batch_size": BATCH_SIZE, "group": group, "shuffle": shuffle, "seed": 7}
+    dataset = batches(**options, mirror=True)
+    for epoch in range(2):
+        for step, (x, _, _) in enumerate(arrays(dataset)):
+            found = minibatch_pictures(table, tokenizer, epoch, step, **options)
+            numbers = np.abs(x["annotations"][:, 0, 0]).astype(int)
+            assert found == list(dict.fromkeys(f"id{number}" for number in numbers))
 
 
 def test_minibatches_of_pictures_do_not_tell_them_apart_by_length(tokenizer, source):

@@ -46,12 +46,28 @@ def test_weights_that_are_not_finite_are_named_before_they_are_scored():
     check.on_epoch_begin(0)
     check.on_epoch_end(0)
     check.set_model(types.SimpleNamespace(trainable_variables=[good, bad]))
-    with pytest.raises(FloatingPointError, match=r"Received: NaN or infinity in bad in epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"NaN or infinity in bad in epoch 1, step 1$"):
         check.on_epoch_end(0)
 
 
-def test_a_loss_after_a_resumed_step_names_the_step_of_the_epoch():
-    check = CheckFiniteLoss(first_step=5)
+def test_a_loss_after_a_resumed_step_names_the_step_of_the_epoch_and_its_pictures():
+    minibatches = {(1, 7): ["a.jpg", "b.jpg"], (2, 0): [str(i) for i in range(70)]}
+    check = CheckFiniteLoss(first_step=5, pictures=lambda *at: minibatches[at])
+    check.set_model(types.SimpleNamespace(trainable_variables=[]))
     check.on_epoch_begin(1)
-    with pytest.raises(FloatingPointError, match="in epoch 2, step 8$"):
+    with pytest.raises(FloatingPointError, match="epoch 2, step 8, the minibatch of a.jpg, b.jpg$"):
         check.on_train_batch_end(2, {"loss": float("inf")})
+    check.on_epoch_end(1)
+    check.on_epoch_begin(2)
+    with pytest.raises(FloatingPointError, match="epoch 3, step 1, .* 63 and 6 more pictures$"):
+        check.on_train_batch_end(0, {"loss": float("inf")})
+
+
+def test_weights_are_checked_before_a_checkpoint_within_an_epoch():
+    check = CheckFiniteLoss(pictures=lambda epoch, step: [f"picture-{epoch}-{step}"])
+    bad = keras.Variable([float("inf")], name="bad")
+    check.set_model(types.SimpleNamespace(trainable_variables=[bad]))
+    check.on_epoch_begin(1)
+    check.on_train_batch_end(3, {"loss": 1.0})
+    with pytest.raises(FloatingPointError, match=r"bad in epoch 2, step 4, .* picture-1-3$"):
+        check.check_weights()

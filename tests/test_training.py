@@ -221,6 +221,9 @@ def test_a_log_that_cannot_be_written_does_no_harm(whole, tmp_path, capsys):
     assert "log.csv was not written" in capsys.readouterr().err
 
 
+NAN_MESSAGE = r"Received: loss nan in epoch 2, step 1, the minibatch of train-\S+(, train-\S+){2}$"
+
+
 def test_a_loss_that_is_not_finite_names_the_step_and_can_be_mended(
     options, table, eager, tmp_path
 ):
@@ -237,7 +240,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_can_be_mended(
 
         original = callbacks.CheckFiniteLoss.on_train_batch_end
         patch.setattr(callbacks.CheckFiniteLoss, "on_train_batch_end", check)
-        with pytest.raises(FloatingPointError, match=r"Received: loss nan in epoch 2, step 1$"):
+        with pytest.raises(FloatingPointError, match=NAN_MESSAGE):
             train(config, table, tmp_path)
     state = read_state(tmp_path)
     assert (state.epochs, state.diverged) == (1, True)

@@ -130,34 +130,50 @@ def caption_batches(
         Xu et al. 2015, section 4.3 (minibatches of 64 captions of one length). Notebook
         `01_preprocessing`.
     """
-    _check_arguments(table, batch_size, group, max_length)
-    pictures, image_ids = pd.factorize(table["image_id"])
-    rows = np.arange(len(table))[:, np.newaxis] if group == "length" else _picture_rows(pictures)
-    captions = _Captions(_token_ids(table["caption"], tokenizer, max_length), rows, tokenizer)
-    views = [source.lookup(image_ids, mirrored) for mirrored in (False, True)[: 1 + mirror]]
+    order = _EpochOrder(table, tokenizer, batch_size, group, shuffle, seed, max_length)
+    views = [source.lookup(order.image_ids, mirrored) for mirrored in (False, True)[: 1 + mirror]]
     with tf.device("CPU:0"):
-        positions = tf.constant(np.stack(views, axis=-1)[pictures[rows[:, 0]]])  # (rows, views)
-    rows_a_batch = max(1, batch_size * len(rows) // len(table))
-
-    def draw_epoch(epoch: int) -> np.ndarray:
-        generator = np.random.default_rng((seed, epoch))
-        if group == "picture" and shuffle:
-            order = generator.permutation(len(rows))
-        else:
-            order = epoch_order(captions.lengths, rows_a_batch, generator if shuffle else None)
-        view = generator.integers(len(views), size=len(order))
-        return np.stack([order, view], axis=-1)  # (rows, 2)
+        positions = tf.constant(np.stack(views, axis=-1)[order.pictures])  # (rows, views)
 
     def read(choice: tf.Tensor) -> tuple[dict, tf.Tensor]:
         return _read_inputs(source, tf.gather_nd(positions, choice)), choice
 
     def assemble(x: dict, choices: tf.Tensor) -> tuple[dict, tf.Tensor, tf.Tensor]:
-        inputs, targets, sample_weight = teacher_forcing(captions.gather(choices))
+        inputs, targets, sample_weight = teacher_forcing(order.captions.gather(choices))
         return {**x, "token_ids": inputs}, targets, sample_weight
 
-    choices = _epochs(draw_epoch, first_epoch).flat_map(tf.data.Dataset.from_tensor_slices)
-    skipped = min(first_step * rows_a_batch, len(rows))
-    return _batch(choices.skip(skipped), read, len(rows) - skipped, rows_a_batch, assemble)
+    choices = _epochs(lambda epoch: order.draw(epoch, len(views)), first_epoch)
+    choices = choices.flat_map(tf.data.Dataset.from_tensor_slices)
+    number, rows_a_batch = len(order.pictures), order.rows_a_batch
+    skipped = min(first_step * rows_a_batch, number)
+    return _batch(choices.skip(skipped), read, number - skipped, rows_a_batch, assemble)
+
+
+def minibatch_pictures(
+    table: pd.DataFrame,
+    tokenizer: Tokenizer,
+    epoch: int,
+    step: int,
+    batch_size: int = 64,
+    group: str = "length",
+    shuffle: bool = True,
+    seed: int = 0,
+    max_length: int | None = None,
+) -> list[str]:
+    """Returns the pictures of one minibatch of `caption_batches`, to name them in an error.
+
+    Args:
+        table, tokenizer, batch_size, group, shuffle, seed, max_length: As in `caption_batches`.
+        epoch: Integer, the epoch from 0.
+        step: Integer, the minibatch from 0.
+
+    Returns:
+        List of image ids, each once, in the order of the minibatch.
+    """
+    order = _EpochOrder(table, tokenizer, batch_size, group, shuffle, seed, max_length)
+    first = step * order.rows_a_batch
+    rows = order.draw(epoch, 1)[first : first + order.rows_a_batch, 0]
+    return list(dict.fromkeys(order.image_ids[order.pictures[rows]]))
 
 
 def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
@@ -440,6 +456,51 @@ def _token_ids(captions: pd.Series, tokenizer: Tokenizer, max_length: int | None
     words = ragged[:, 1:-1][:, :max_length]
     ragged = tf.concat([ragged[:, :1], words, ragged[:, -1:]], axis=1)
     return np.pad(ragged.to_tensor(PAD_ID).numpy(), ((0, 1), (0, 0)))
+
+
+class _EpochOrder:
+    """The rows of a table, captions or pictures with their captions, and their order by epoch.
+
+    Attributes:
+        image_ids: Image ids of the pictures, in order of appearance.
+        pictures: Integer array `(rows,)`, the number of each row's picture in `image_ids`.
+        captions: `_Captions` of the rows.
+        rows_a_batch: Integer, rows in a minibatch.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        group: str,
+        shuffle: bool,
+        seed: int,
+        max_length: int | None,
+    ):
+        _check_arguments(table, batch_size, group, max_length)
+        pictures, self.image_ids = pd.factorize(table["image_id"])
+        is_caption = group == "length"
+        rows = np.arange(len(table))[:, np.newaxis] if is_caption else _picture_rows(pictures)
+        self.pictures = pictures[rows[:, 0]]
+        self.captions = _Captions(
+            _token_ids(table["caption"], tokenizer, max_length), rows, tokenizer
+        )
+        self.rows_a_batch = max(1, batch_size * len(rows) // len(table))
+        self._by_length = is_caption or not shuffle
+        self._shuffle = shuffle
+        self._seed = seed
+
+    def draw(self, epoch: int, num_views: int) -> np.ndarray:
+        """Returns rows and views `(rows, 2)` in the order of an epoch."""
+        generator = np.random.default_rng((self._seed, epoch))
+        if self._by_length:
+            shuffled = generator if self._shuffle else None
+            order = epoch_order(self.captions.lengths, self.rows_a_batch, shuffled)
+        else:
+            order = generator.permutation(len(self.pictures))
+        view = generator.integers(num_views, size=len(order))
+        return np.stack([order, view], axis=-1)
 
 
 def _picture_rows(pictures: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Callbacks that score and check a training. Saving it is `checkpoint`'s."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,8 @@ from keras import ops
 
 from sat_keras.captioning.model import caption_search
 from sat_keras.evaluation.scores import score_captions
+
+SHOWN_PICTURES = 64  # in an error, of a minibatch
 
 
 class DevScores(keras.callbacks.Callback):
@@ -82,7 +84,7 @@ class CheckFirstLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch > 0 or self.model.optimizer.iterations > 1:
             return
-        expected = math.log(self.model.decoder.vocabulary_size)
+        expected = math.log(self.model.vocabulary_size)
         if abs(logs["cross_entropy"] - expected) > self.tolerance:
             print(
                 f"\nWarning: the first cross-entropy should be near log(vocabulary) = "
@@ -98,45 +100,56 @@ class CheckFiniteLoss(keras.callbacks.Callback):
 
     Args:
         first_step: Integer, steps of the first epoch that were trained by an earlier run.
+        pictures: Function from an epoch and a step, both from 0, to the image ids of the
+            minibatch, such as `minibatch_pictures`, or `None`.
 
     Raises:
-        FloatingPointError: In training, naming epoch and step.
+        FloatingPointError: In training, naming epoch, step, minibatch and its pictures.
     """
 
-    def __init__(self, first_step: int = 0) -> None:
+    def __init__(
+        self, first_step: int = 0, pictures: Callable[[int, int], Sequence[str]] | None = None
+    ) -> None:
         super().__init__()
         self._first_step = first_step
+        self._pictures = pictures
+        self._epoch = self._step = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._step = self._first_step + batch
         if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                "The loss must be finite; run again with a lower `learning_rate` or `clip_norm` to "
-                f"resume from the last checkpoint. Received: loss {logs['loss']} in epoch "
-                f"{self._epoch + 1}, step {self._first_step + batch + 1}"
-            )
+            raise self._error("loss", f"loss {logs['loss']}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.check_weights()
         self._first_step = 0
-        check_finite_weights(self.model, epoch)
+
+    def check_weights(self) -> None:
+        """Raises an error if a weight is not finite: the loss shows it only at the next step.
+
+        Raises:
+            FloatingPointError: If so, naming the weight and the last minibatch.
+        """
+        for variable in self.model.trainable_variables:
+            if not ops.all(ops.isfinite(variable)):
+                raise self._error("weights", f"NaN or infinity in {variable.path}")
+
+    def _error(self, what: str, received: str) -> FloatingPointError:
+        where = f"epoch {self._epoch + 1}, step {self._step + 1}"
+        if self._pictures:
+            where += f", the minibatch of {_listed(self._pictures(self._epoch, self._step))}"
+        return FloatingPointError(
+            f"The {what} must be finite; check these pictures and their captions, or run again "
+            "with a lower `learning_rate` or `clip_norm` to resume from the last checkpoint. "
+            f"Received: {received} in {where}"
+        )
 
 
-def check_finite_weights(model: Any, epoch: int) -> None:
-    """Raises an error if a weight is not finite: the loss shows it only at the next step.
-
-    Args:
-        model: The `Captioner` that is trained.
-        epoch: Integer, the epoch from 0.
-
-    Raises:
-        FloatingPointError: If so, naming the weight.
-    """
-    for variable in model.trainable_variables:
-        if not ops.all(ops.isfinite(variable)):
-            raise FloatingPointError(
-                "The weights must be finite; run again with a lower `learning_rate` or `clip_norm` "
-                f"to resume from the last checkpoint. Received: NaN or infinity in {variable.path} "
-                f"in epoch {epoch + 1}"
-            )
+def _listed(image_ids: Sequence[str]) -> str:
+    """Returns image ids for a message, at most so many as fit on a screen."""
+    more = len(image_ids) - SHOWN_PICTURES
+    text = ", ".join(map(str, image_ids[:SHOWN_PICTURES]))
+    return f"{text} and {more} more pictures" if more > 0 else text

@@ -19,7 +19,7 @@ from keras import ops
 
 from sat_keras.data.files import check_sum, replacing, sha256
 from sat_keras.paper.captioner import Captioner
-from sat_keras.training.callbacks import check_finite_weights
+from sat_keras.training.callbacks import CheckFiniteLoss
 from sat_keras.training.pretrained import MODEL_FILE, save_model
 from sat_keras.training.signals import StopRequest
 from sat_keras.training.state import BACKUP_FOLDER, LOG_FILE, TrainingState
@@ -48,10 +48,18 @@ class Checkpoint(keras.callbacks.Callback):
             weights of the best epoch.
         monitor: Name of the score in the logs. More is better.
         patience: Integer, epochs without a better score after which training stops.
+        finite: `CheckFiniteLoss` of the training, which checks the weights of a checkpoint within
+            an epoch.
     """
 
     def __init__(
-        self, folder: Path, state: TrainingState, copy: Captioner, monitor: str, patience: int
+        self,
+        folder: Path,
+        state: TrainingState,
+        copy: Captioner,
+        monitor: str,
+        patience: int,
+        finite: CheckFiniteLoss,
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -59,6 +67,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.copy = copy
         self.monitor = monitor
         self.patience = patience
+        self.finite = finite
         self.stop = StopRequest()
         self._start = self._saved = 0.0
         self._first_step = 0
@@ -139,7 +148,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves a checkpoint within an epoch."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        check_finite_weights(self.model, self.state.epochs)
+        self.finite.check_weights()
         self.state.step = step
         self.state.seconds = round(time.perf_counter() - self._start, 2)
         self.state.metrics = _values(self.model.metrics_variables)

@@ -13,7 +13,12 @@ from sat_keras.backend.devices import Devices
 from sat_keras.config.config import Config
 from sat_keras.data.features import extract_features
 from sat_keras.data.images import load_image, picture_errors
-from sat_keras.data.loaders import PictureSource, caption_batches, pad_rows
+from sat_keras.data.loaders import (
+    PictureSource,
+    caption_batches,
+    minibatch_pictures,
+    pad_rows,
+)
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
 from sat_keras.training.callbacks import CheckFiniteLoss, CheckFirstLoss, DevScores, ShowCaption
@@ -119,20 +124,24 @@ def train_captioner(
         tokenizer = make_tokenizer(config, splits["train"]["caption"], start, vocabulary)
         source = _source(splits, encoder, config, features, allow_truncated, verbose)
 
+        options: dict[str, Any] = {
+            name: getattr(config, name) for name in ("batch_size", "group", "seed", "max_length")
+        }
+
         def batches(first_step: int = 0) -> Any:
             found = caption_batches(
                 splits["train"],
                 tokenizer,
                 source,
-                batch_size=config.batch_size,
-                group=config.group,
-                seed=config.seed,
-                max_length=config.max_length,
                 mirror=config.mirror,
                 first_epoch=state.epochs,
                 first_step=first_step,
+                **options,
             )
             return pad_rows(found, placement.number)
+
+        def pictures(epoch: int, step: int) -> list[str]:
+            return minibatch_pictures(splits["train"], tokenizer, epoch, step, **options)
 
         steps = len(batches())
         captioner = _build(config, tokenizer, encoder, start, steps, placement)
@@ -143,12 +152,13 @@ def train_captioner(
                 f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
                 f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} weights"
             )
-        checkpoint = Checkpoint(out, state, copy, f"dev_{config.monitor}", config.patience)
+        finite = CheckFiniteLoss(state.step, pictures)
+        checkpoint = Checkpoint(out, state, copy, f"dev_{config.monitor}", config.patience, finite)
         with placement.training():
             checkpoint.restore(captioner)
         if state.epochs < config.epochs and not checkpoint.is_over:
             callbacks = [
-                CheckFiniteLoss(state.step),
+                finite,
                 *([] if start else [CheckFirstLoss()]),
                 *_dev_callbacks(captioner, splits["dev"], source, checkpoint, verbose),
                 checkpoint,
