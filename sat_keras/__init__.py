@@ -2,7 +2,7 @@
 
 Start reading in `paper`, where every equation of the paper is the code that runs. The other rooms,
 from the bottom up: `config`, `backend`, `search`, `evaluation`, `data` and `datasets`, `cnn`,
-`fast`, `captioning`, `paper`, `training`, `baselines`, `analysis`, `plots`, `course`, `cli`. A
+`fast`, `captioning`, `paper`, `baselines`, `training`, `analysis`, `plots`, `course`, `cli`. A
 room imports only from rooms before it in this list.
 
 Public names are imported at their first use: `import sat_keras` is quick, and layers, model and

@@ -26,7 +26,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 # From the bottom up: a room imports only from rooms before it.
 ROOMS = (
     *("config", "backend", "search", "evaluation", "data", "datasets", "cnn", "fast"),
-    *("captioning", "paper", "training", "baselines", "analysis", "plots", "course", "cli"),
+    *("captioning", "paper", "baselines", "training", "analysis", "plots", "course", "cli"),
 )
 # Rooms that may import TensorFlow: its data and text operations, XLA, its device strategies, and
 # the export to a SavedModel.

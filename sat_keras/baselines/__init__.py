@@ -1,7 +1,7 @@
 """The systems that the paper's Table 1 compares with.
 
 Read `picture_captioner`, the base class of models without attention, then `recurrent` (init-inject,
-Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`. `word_detector` finds the words of
+Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`; `systems` has them by name. `word_detector` finds the words of
 a picture, `retrieval` and `embedding_retrieval` return captions of similar pictures.
 """
 
@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "picture_captioner": ("PictureCaptioner",),
         "recurrent": ("GoogleNIC", "InitInject", "MultimodalRNN"),
         "visual_memory": ("VisualMemory",),
-        "log_bilinear": ("LogBilinear",),
+        "log_bilinear": ("FactoredLogBilinear", "LogBilinear"),
+        "systems": ("SYSTEMS", "system_of"),
         "word_detector": ("WordDetector", "frequent_words", "word_targets"),
         "embedding_retrieval": ("VisualSemanticEmbedding",),
         "retrieval": (),

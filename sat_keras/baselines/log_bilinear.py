@@ -45,6 +45,8 @@ class LogBilinear(PictureCaptioner):
         (`multimodal-neural-language-models`) computes it.
     """
 
+    option_names = ("context_size", "factors")
+
     def __init__(
         self,
         config: Config,
@@ -121,9 +123,16 @@ class LogBilinear(PictureCaptioner):
         predicted = self.context_parts(r) + ops.expand_dims(of_picture[0], 1)
         return ops.tensordot(predicted, factors, axes=1) * ops.expand_dims(of_picture[1], 1)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "context_size": self.context_size,
-            "factors": self.factors,
-        }
+
+@keras.saving.register_keras_serializable("sat_keras")
+class FactoredLogBilinear(LogBilinear):
+    """The factored model, MLBL-F, with as many factors as its authors use.
+
+    Args:
+        *args: Arguments of `LogBilinear`.
+        factors: Integer, number of factors.
+        **kwargs: Arguments of `LogBilinear`.
+    """
+
+    def __init__(self, *args: Any, factors: int = 50, **kwargs: Any) -> None:
+        super().__init__(*args, factors=factors, **kwargs)

@@ -1,15 +1,19 @@
 """Base class of captioners without attention, which read a picture as one vector."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
+from sat_keras.backend.devices import sum_over_devices
 from sat_keras.captioning.model import CaptionModel
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.decoder import mean_annotation
+from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.paper.loss import cross_entropies
 from sat_keras.search.loop import StepFunction
 
@@ -17,8 +21,9 @@ from sat_keras.search.loop import StepFunction
 class PictureCaptioner(CaptionModel):
     """Captioner of a picture vector: embedding, a recurrence over the words, softmax.
 
-    The picture vector is the mean annotation vector, `v = mean_i a_i`, or the only one where the
-    CNN computes one (`fc2` of VGG16 as a grid of 1 x 1). With `E y` the previous word's embedding
+    The picture vector is the mean annotation vector, `v = mean_i a_i`. Published systems read the
+    CNN's last hidden layer (`fc2` of VGG16), which the committed features lack and which is a grid
+    of 1 x 1 here. With `E y` the previous word's embedding
 
         h_t, state = recurrence(E y_{t-1}, state),  p(y_t) = softmax(L h_t + b)
 
@@ -89,6 +94,13 @@ class PictureCaptioner(CaptionModel):
             config.dropout, name="drop_hidden", dtype=self.dtype_policy
         )
         self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
+
+    @classmethod
+    def make_encoder(
+        cls, config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
+    ) -> ImageEncoder:
+        """Returns the image encoder of a config, see `CaptionModel.make_encoder`."""
+        return Captioner.make_encoder(config, weights, dtype)
 
     def make_layer(
         self, kind: Any, units: int, input_shape: tuple[int | None, ...], name: str, **options: Any
@@ -203,7 +215,7 @@ class PictureCaptioner(CaptionModel):
             ops.sum(weight * cross_entropy) / ops.maximum(words, 1.0), sample_weight=words
         )
         captions = ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32"))
-        return ops.sum(weight * loss) / ops.maximum(captions, 1.0)
+        return ops.sum(weight * loss) / ops.maximum(sum_over_devices(captions), 1.0)
 
     def step_function(
         self,
@@ -236,3 +248,6 @@ class PictureCaptioner(CaptionModel):
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, {}
 
         return step, [ops.expand_dims(x, 1) for x in start]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **{x: getattr(self, x) for x in self.option_names}}

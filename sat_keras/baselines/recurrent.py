@@ -109,6 +109,8 @@ class GoogleNIC(RecurrentCaptioner):
         paper and the published code of its authors (`im2txt`) give them.
     """
 
+    option_names = ("use_bias", "use_tanh")
+
     def __init__(
         self, *args: Any, use_bias: bool = False, use_tanh: bool = False, **kwargs: Any
     ) -> None:
@@ -136,9 +138,6 @@ class GoogleNIC(RecurrentCaptioner):
         word = self.picture_word(picture)
         zeros = ops.zeros((ops.shape(word)[0], self.config.hidden_dim), word.dtype)
         return self.next(word, [zeros, zeros])[1]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "use_bias": self.use_bias, "use_tanh": self.use_tanh}
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -232,6 +231,8 @@ class MultimodalRNN(RecurrentCaptioner):
         equations is remembered, not confirmed; symbols and text are the paper's.
     """
 
+    option_names = ("every_step",)
+
     def __init__(self, *args: Any, every_step: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.every_step = every_step
@@ -249,9 +250,6 @@ class MultimodalRNN(RecurrentCaptioner):
     def start(self, picture: Any) -> list[Any]:
         bias = self.picture_bias(picture)
         return [ops.zeros_like(bias), bias]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "every_step": self.every_step}
 
 
 @keras.saving.register_keras_serializable("sat_keras")

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sat_keras.backend.devices import sum_over_devices
 from sat_keras.baselines.recurrent import RecurrentCaptioner
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
@@ -37,6 +38,8 @@ class VisualMemory(RecurrentCaptioner):
     Reference:
         [Chen and Zitnick, 2015](https://arxiv.org/abs/1411.5654).
     """
+
+    option_names = ("reconstruction_weight",)
 
     def __init__(
         self,
@@ -91,11 +94,8 @@ class VisualMemory(RecurrentCaptioner):
         weight = ops.cast(weight, "float32")
         error = ops.sum(weight * ops.cast(y_pred["reconstruction_error"], "float32"))
         self.reconstruction_tracker.update_state(error / ops.maximum(ops.sum(weight), 1.0))
-        captions = ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32"))
+        captions = sum_over_devices(ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32")))
         return loss + self.reconstruction_weight * error / ops.maximum(captions, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "reconstruction_weight": self.reconstruction_weight}
 
 
 @keras.saving.register_keras_serializable("sat_keras")

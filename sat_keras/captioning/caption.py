@@ -1,6 +1,7 @@
 """The result of captioning a picture."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,8 @@ class Caption:
         text: The sentence.
         words: List of its words.
         attention: Array of shape `(num_words, rows, columns)`, the attention weights of each word
-            over the annotation grid. Each map sums to 1.
-        gate: Array of shape `(num_words,)`, the gate beta of each word, 0 to 1.
+            over the annotation grid. Each map sums to 1. `None` of a model without attention.
+        gate: Array of shape `(num_words,)`, the gate beta of each word, 0 to 1; or `None`.
         log_probability: Float, the caption's log-probability in nats, including the end token.
         image: The picture, `uint8` array of shape `(height, width, 3)`, reduced to at most 480
             pixels along its longer side; `None` for captions of annotation vectors.
@@ -28,8 +29,8 @@ class Caption:
 
     text: str
     words: list[str]
-    attention: np.ndarray = dataclasses.field(repr=False)
-    gate: np.ndarray = dataclasses.field(repr=False)
+    attention: Any = dataclasses.field(repr=False)
+    gate: Any = dataclasses.field(repr=False)
     log_probability: float
     image: np.ndarray | None = dataclasses.field(default=None, repr=False)
     seen: tuple[float, float, float, float] | None = dataclasses.field(default=None, repr=False)
@@ -39,6 +40,6 @@ class Caption:
 
     def _repr_html_(self) -> str:
         sentence = sentence_html(self.text, self.log_probability)
-        if self.image is None:
+        if self.image is None or self.attention is None:
             return sentence
         return sentence + widget_html(self.image, self.words, self.attention, self.gate, self.seen)

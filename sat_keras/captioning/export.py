@@ -91,9 +91,9 @@ def export_saved_model(captioner: Any, search: Any, path: str | os.PathLike) -> 
 
     Its function `serve` takes RGB pictures, uint8 of shape `(batch_size, height, width, 3)`, and
     returns `sentence`, strings of shape `(batch_size,)`, `words`, strings of shape
-    `(batch_size, steps)`, empty after the last word, `attention`, shape
-    `(batch_size, steps, rows, columns)`, `gate`, shape `(batch_size, steps)`, and
-    `log_probability`, shape `(batch_size,)`, in nats.
+    `(batch_size, steps)`, empty after the last word, `log_probability`, shape `(batch_size,)`, in
+    nats, and of a captioner with attention `attention`, shape `(batch_size, steps, rows, columns)`,
+    and `gate`, shape `(batch_size, steps)`.
 
     Args:
         captioner: A captioner with an encoder and a tokenizer.
@@ -111,14 +111,15 @@ def export_saved_model(captioner: Any, search: Any, path: str | os.PathLike) -> 
     def serve(images: Any) -> dict[str, Any]:
         found = search({"images": images})
         words = tf.gather(tf.constant(vocabulary), found["token_ids"])
-        steps = tf.shape(words)[1]
-        return {
+        served = {
             "sentence": tf.strings.strip(tf.strings.reduce_join(words, axis=1, separator=" ")),
             "words": words,
-            "attention": tf.reshape(found["attention_weights"], (-1, steps, *grid)),
-            "gate": found["gate"],
             "log_probability": found["log_probability"],
         }
+        if "attention_weights" in found:
+            maps = tf.reshape(found["attention_weights"], (-1, tf.shape(words)[1], *grid))
+            served |= {"attention": maps, "gate": found["gate"]}
+        return served
 
     archive = keras.export.ExportArchive()
     archive.track(search)
@@ -139,7 +140,13 @@ def export_steps(captioner: Any, path: str | os.PathLike, format: str, beams: in
 
     Raises:
         ImportError: If Keras needs a package for the format.
+        ValueError: If the captioner has no attention.
     """
+    if not hasattr(captioner, "decoder"):
+        raise ValueError(
+            "ONNX and LiteRT hold one step of the decoder with attention: export other captioners "
+            f'with `format="tf_saved_model"`. Received: system={captioner.config.system!r}'
+        )
     start, step = Start(captioner), Step(captioner)
     side, config = captioner.config.image_size, captioner.config
     states = (1, beams, config.hidden_dim)

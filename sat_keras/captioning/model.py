@@ -40,8 +40,8 @@ class _Presets:
 class CaptionModel(keras.Model):
     """Base class of captioning models: `caption`, `generate`, `search` and compiled search.
 
-    A subclass defines `step_function`; with `make_encoder` and `copy_weights` it can be loaded by
-    `from_preset`. `presets` is a dictionary of the captioners that come with this package, from the
+    A subclass defines `step_function`; with `make_encoder` it can be loaded by `from_preset`.
+    `presets` is a dictionary of the captioners that come with this package, from the
     name to a description of the training.
 
     Args:
@@ -52,6 +52,8 @@ class CaptionModel(keras.Model):
     """
 
     presets = _Presets()
+    # Arguments of a subclass, beside those of this class, that define the model.
+    option_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -220,6 +222,17 @@ class CaptionModel(keras.Model):
         """
         raise NotImplementedError
 
+    @property
+    def own_weights(self) -> list[Any]:
+        """The weights without those of the encoder."""
+        of_encoder = {id(weight) for weight in self.encoder.weights} if self.encoder else ()
+        return [weight for weight in self.weights if id(weight) not in of_encoder]
+
+    def copy_weights(self, other: Any) -> None:
+        """Copies the weights of a captioner of the same config, except those of its encoder."""
+        for mine, its in zip(self.own_weights, other.own_weights, strict=True):
+            mine.assign(its)
+
     def annotate(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Returns the annotation vectors of a batch, encoding its pictures if it has none.
 
@@ -257,8 +270,8 @@ class CaptionModel(keras.Model):
             context, seed, mask: As of `search`.
 
         Returns:
-            Tuple `(step, states)`, see `sat_keras.search.loop`. The record has `attention_weights`
-            and `gate`.
+            Tuple `(step, states)`, see `sat_keras.search.loop`. The record of a model with attention
+            has `attention_weights` and `gate`, that of another model is empty.
         """
         raise NotImplementedError
 
@@ -290,7 +303,7 @@ class CaptionModel(keras.Model):
             mask: Boolean tensor of shape `(batch_size, num_regions)`, as in the call.
 
         Returns:
-            A `SearchResult` with the record's `attention_weights`, shape
+            A `SearchResult`. The record of a model with attention has `attention_weights`, shape
             `(batch_size, num_results, steps, num_regions)`, and `gate`, shape
             `(batch_size, num_results, steps)`.
         """
@@ -424,24 +437,27 @@ class CaptionModel(keras.Model):
             raise ValueError(
                 "Sentences need a tokenizer: make the captioner with one. Received: tokenizer=None"
             )
-        rows = list(zip(*(found[x] for x in FOUND), strict=True))
+        rows = _rows(found)
         shown = [(None, None)] * len(rows) if shown is None else shown
         if np.ndim(found["log_probability"]) == 1:
-            return [self._read_one(*row, *show) for row, show in zip(rows, shown, strict=True)]
+            return [self._read_one(row, *show) for row, show in zip(rows, shown, strict=True)]
         # Where fewer captions are possible, the search fills up with rows of probability 0.
         return [
-            [self._read_one(*one, *show) for one in zip(*row, strict=True) if np.isfinite(one[1])]
+            [self._read_one(x, *show) for x in _rows(row) if np.isfinite(x["log_probability"])]
             for row, show in zip(rows, shown, strict=True)
         ]
 
-    def _read_one(
-        self, token_ids: Any, log_probability: Any, weights: Any, gate: Any, image: Any, seen: Any
-    ) -> Caption:
+    def _read_one(self, found: Mapping[str, Any], image: Any, seen: Any) -> Caption:
         assert self.tokenizer is not None
-        text = self.tokenizer.detokenize(token_ids)
+        text = self.tokenizer.detokenize(found["token_ids"])
         words = text.split()
-        maps = np.reshape(weights[: len(words)], (-1, *self.config.grid_shape))
-        return Caption(text, words, maps, gate[: len(words)], float(log_probability), image, seen)
+        maps, gate = None, None
+        if "attention_weights" in found:
+            maps = np.reshape(
+                found["attention_weights"][: len(words)], (-1, *self.config.grid_shape)
+            )
+            gate = found["gate"][: len(words)]
+        return Caption(text, words, maps, gate, float(found["log_probability"]), image, seen)
 
     def _read_inputs(self, images: Any, needs_mask: bool) -> tuple[dict[str, Any], list, bool]:
         """Returns the inputs of the search, the captions' `(image, seen)`, and if it is one."""
@@ -462,7 +478,9 @@ class CaptionModel(keras.Model):
         return inputs, shown, is_one
 
 
-FOUND = ("token_ids", "log_probability", "attention_weights", "gate")
+def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a dictionary for each row of a dictionary of arrays."""
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
 
 class CaptionSearch(keras.Model):
@@ -478,9 +496,10 @@ class CaptionSearch(keras.Model):
 
     Returns:
         Dictionary of each picture's best caption: `token_ids`, shape `(batch_size, steps)`,
-        `log_probability`, shape `(batch_size,)`, `attention_weights`, shape
-        `(batch_size, steps, num_regions)`, and `gate`, shape `(batch_size, steps)`. With
-        `num_results` they have a second axis of that size, the best caption first.
+        `log_probability`, shape `(batch_size,)`, and of a model with attention
+        `attention_weights`, shape `(batch_size, steps, num_regions)`, and `gate`, shape
+        `(batch_size, steps)`. With `num_results` they have a second axis of that size, the best
+        caption first.
     """
 
     def __init__(
@@ -508,8 +527,7 @@ class CaptionSearch(keras.Model):
         found = {
             "token_ids": result.token_ids,
             "log_probability": result.log_probability,
-            "attention_weights": result.record["attention_weights"],
-            "gate": result.record["gate"],
+            **result.record,
         }
         if self.num_results is None:
             return {name: x[:, 0] for name, x in found.items()}

@@ -146,7 +146,8 @@ def copy_captioner(captioner: Any, encoder: Any, dtype: str) -> Any:
         settings, weights = encoder.get_config(), encoder.get_weights()
         encoder = type(encoder).from_config({**settings, "dtype": dtype})
         encoder.set_weights(weights)
-    copy = type(captioner)(captioner.config, captioner.tokenizer, encoder, dtype=dtype)
+    options = {name: getattr(captioner, name) for name in captioner.option_names}
+    copy = type(captioner)(captioner.config, captioner.tokenizer, encoder, dtype=dtype, **options)
     copy.copy_weights(captioner)
     return copy
 

@@ -68,6 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = pretrained_folder(arguments.model)
     photos = _photos(arguments, folder)
     captioner = load_pretrained(folder, arguments.encoder_weights)
+    if arguments.out and not hasattr(captioner, "decoder"):
+        raise ValueError(
+            "--out draws attention, which this captioner has none of; leave it out. "
+            f"Received: {arguments.model}, system {captioner.config.system}"
+        )
     search = search_options(arguments, captioner.config)
     if arguments.num_results > search["beam_size"]:
         raise ValueError(

@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +131,19 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         occlusion=arguments.occlusion,
     )
     training = read_run(folder) or description["training"]
+    has_attention = "attention_scores" in scores
     results = {
         "dataset": label(dataset["name"]),
         "split": arguments.split,
         "pictures": len(references),
         "encoder": captioner.config.encoder,
-        "attention": captioner.config.attention,
+        "system": captioner.config.system,
+        "attention": captioner.config.attention if has_attention else None,
         "context": search["context"],
         "beam": search["beam_size"],
         "length_penalty": search["length_penalty"],
         "precision": arguments.precision,
+        "parameters": sum(math.prod(weight.shape) for weight in captioner.own_weights),
         **_provenance(arguments, captioner.config, training, time.perf_counter() - start),
         **scores,
     }
@@ -248,35 +253,48 @@ def _scores(
 
     words_to_boxes = scenes.words_to_boxes if is_scenes else boxes.words_to_boxes
     results = caption_scores({key: found.text for key, found in captions.items()}, references)
-    attention = score_attention(
-        captioner, source, captions, table, objects, words_to_boxes, occlusion
-    )
-    results["attention_scores"] = attention
-    sentences = load_phrases(entities, list(references)) if entities else ()
-    if sentences:
-        results["phrases"] = score_phrases(captioner, source, captions, table, sentences)
+    attention: dict[str, Any] = {}
+    if all(found.attention is not None for found in captions.values()):
+        attention = score_attention(
+            captioner, source, captions, table, objects, words_to_boxes, occlusion
+        )
+        results["attention_scores"] = attention
+        sentences = load_phrases(entities, list(references)) if entities else ()
+        if sentences:
+            results["phrases"] = score_phrases(captioner, source, captions, table, sentences)
     if is_scenes:
-        results["scenes"] = _scene_scores(captions, objects, attention)
+        results["scenes"] = scene_scores(
+            {key: found.text for key, found in captions.items()}, objects, attention
+        )
     return results
 
 
-def _scene_scores(captions: Any, objects: Any, attention: Any) -> dict[str, Any]:
-    """Returns shares, in percent, of true content words and of attention in the objects' boxes."""
+def scene_scores(
+    captions: Mapping[str, str], objects: Any, attention: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns shares, in percent, of true content words and of attention in the objects' boxes.
+
+    Args:
+        captions: Captions by image id.
+        objects: Table of the scenes' objects.
+        attention: Result of `score_attention`, empty for captions without attention.
+    """
     from sat_keras.datasets.scenes import caption_accuracy
 
     counts = [
-        caption_accuracy(captions[image_id].text, things)
+        caption_accuracy(captions[image_id], things)
         for image_id, things in objects.groupby("image_id")
     ]
     num_correct, num_words = map(sum, zip(*counts, strict=True))
     return {
         "content_words": num_words,
         "content_word_accuracy": 100 * num_correct / max(num_words, 1),
-        "object_words": attention["object_words"],
         **{
             name: attention[name]
-            for measure in ("pointing_accuracy", "attention_mass")
-            for name in (measure, f"{measure}_uniform")
+            for name in (
+                *("object_words", "pointing_accuracy", "pointing_accuracy_uniform"),
+                *("attention_mass", "attention_mass_uniform"),
+            )
             if name in attention
         },
     }

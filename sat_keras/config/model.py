@@ -1,4 +1,4 @@
-"""The fields of a config that define the model: picture encoder, words, decoder, attention."""
+"""The fields of a config that define the model: system, CNN, words, decoder, attention."""
 
 import dataclasses
 
@@ -17,7 +17,17 @@ from sat_keras.config.fields import (
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Model: picture encoder, words, decoder and attention."""
+    """Model: system, picture encoder, words, decoder and attention."""
+
+    system: str = field(
+        "show-attend-tell",
+        "Captioning model: show-attend-tell, or one of Table 1 that has no attention and reads the "
+        "mean annotation vector.",
+        one_of(
+            *("show-attend-tell", "init-inject", "nic", "multimodal-rnn", "log-bilinear"),
+            *("factored-log-bilinear", "visual-memory"),
+        ),
+    )
 
     # Picture encoder
     encoder: str = field(

@@ -21,7 +21,7 @@ from sat_keras.analysis.measures import attention_entropy
 from sat_keras.analysis.statistics import BASELINES, unit_of
 from sat_keras.captioning.caption import Caption
 from sat_keras.captioning.maps import seen_box
-from sat_keras.captioning.widget import TEMPLATES
+from sat_keras.captioning.widget import TEMPLATES, data_uri
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.images import load_image
 from sat_keras.evaluation.statistics import PictureScores
@@ -92,7 +92,7 @@ def write_report(
     def card(image_id: str) -> dict[str, Any]:
         caption, photo = captions[image_id], load_image(paths[image_id])
         seen = seen_box(resize, *photo.shape[:2])
-        widget = attention_html(photo, caption.words, caption.attention, caption.gate, seen)
+        widget = _photo_html(photo, caption, seen)
         return {
             "id": image_id,
             "text": caption.text,
@@ -126,7 +126,9 @@ def _caption_table(results: Mapping[str, Any], captions: Mapping[str, Caption]) 
             **{name: each[name] for name in _COLUMNS if name in each},
             "words": [len(caption.words) for caption in found],
             "entropy": [
-                attention_entropy(caption.attention).mean() if caption.words else np.nan
+                np.nan
+                if caption.attention is None or not caption.words
+                else attention_entropy(caption.attention).mean()
                 for caption in found
             ],
         },
@@ -211,6 +213,15 @@ def _label(name: str) -> str:
 
 
 # Histograms
+
+
+def _photo_html(photo: np.ndarray, caption: Caption, seen: Any) -> str:
+    """Returns a photo with the caption's attention, or alone if the model has none."""
+    if caption.attention is not None:
+        return attention_html(photo, caption.words, caption.attention, caption.gate, seen)
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, format="jpeg", quality=88)
+    return f'<img alt="" src="{data_uri(file.getvalue(), "jpeg")}">'
 
 
 def _histograms(table: pd.DataFrame, captions: Mapping[str, Caption]) -> list[dict[str, Any]]:

@@ -10,21 +10,20 @@ from keras import ops
 
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
-from sat_keras.captioning.model import caption_search
+from sat_keras.captioning.model import CaptionModel, caption_search
 from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import input_batches
-from sat_keras.paper.captioner import Captioner
 
 SEARCH_BATCH = 64  # pictures decoded at a time
 
 
 def caption_pictures(
-    captioner: Captioner, source: Any, image_ids: Sequence[str], **search: Any
+    captioner: CaptionModel, source: Any, image_ids: Sequence[str], **search: Any
 ) -> list[Caption]:
     """Captions the pictures of a source by search.
 
     Args:
-        captioner: A `Captioner`.
+        captioner: A `CaptionModel`.
         source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
         image_ids: Sequence of image ids.
         **search: Arguments of `CaptionSearch`, such as `beam_size`.
@@ -40,11 +39,11 @@ def caption_pictures(
         )
 
 
-def annotate_pictures(captioner: Captioner, source: Any, image_ids: Sequence[str]) -> np.ndarray:
+def annotate_pictures(captioner: CaptionModel, source: Any, image_ids: Sequence[str]) -> np.ndarray:
     """Returns the annotation vectors of the pictures of a source.
 
     Args:
-        captioner: A `Captioner`.
+        captioner: A `CaptionModel`.
         source: `FeatureCache`, or `PictureSource` for a captioner with an encoder.
         image_ids: Sequence of image ids.
 

@@ -10,6 +10,8 @@ import keras
 import pandas as pd
 
 from sat_keras.backend.devices import Devices
+from sat_keras.baselines.systems import system_of
+from sat_keras.captioning.model import CaptionModel
 from sat_keras.config.config import Config
 from sat_keras.data.features import extract_features
 from sat_keras.data.images import load_image, picture_errors
@@ -20,7 +22,6 @@ from sat_keras.data.loaders import (
     pad_rows,
 )
 from sat_keras.data.tokenizer import Tokenizer
-from sat_keras.paper.captioner import Captioner
 from sat_keras.training.callbacks import CheckFiniteLoss, CheckFirstLoss, DevScores, ShowCaption
 from sat_keras.training.captioning import (
     SEARCH_BATCH,
@@ -56,7 +57,7 @@ def train_captioner(
     features: str | os.PathLike = "outputs/features",
     keep_encoder: bool = False,
     allow_truncated: bool = False,
-    start: Captioner | None = None,
+    start: CaptionModel | None = None,
     vocabulary: str = "captions",
     devices: int = 1,
     verbose: int = 2,
@@ -72,7 +73,7 @@ def train_captioner(
     uninterrupted training.
 
     Args:
-        config: A `Config` with the encoder's grid and feature size.
+        config: A `Config` with the encoder's grid and feature size. Its `system` is the model.
         table: Captions table with a train and a dev split, see `sat_keras.datasets`.
         encoder: `ImageEncoder`.
         out: Folder for `model.keras`, `log.csv`, `state.json`, the folder `tensorboard` and, until
@@ -171,10 +172,10 @@ def train_captioner(
 
 def _build(
     config: Config, tokenizer: Tokenizer, encoder: Any, start: Any, steps: int, devices: Devices
-) -> Captioner:
+) -> CaptionModel:
     """Returns the compiled captioner with its initial weights."""
     with devices.building():
-        captioner = Captioner(
+        captioner = system_of(config)(
             config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
         )
         compile_captioner(captioner, steps, devices)
@@ -185,7 +186,7 @@ def _build(
 
 
 def _fit(
-    captioner: Captioner,
+    captioner: CaptionModel,
     batches: Callable[[int], Any],
     steps: int,
     devices: Devices,
@@ -223,7 +224,7 @@ def _fit(
     state.diverged = False
 
 
-def _end_epoch(captioner: Captioner, epoch: int, callbacks: list[Any]) -> None:
+def _end_epoch(captioner: CaptionModel, epoch: int, callbacks: list[Any]) -> None:
     """Scores and saves an epoch of which an earlier run trained all steps, as `fit` does."""
     every = keras.callbacks.CallbackList(callbacks, model=captioner)
     every.on_train_begin()
@@ -273,7 +274,7 @@ def _source(
 
 
 def _dev_callbacks(
-    captioner: Captioner, dev: pd.DataFrame, source: Any, checkpoint: Checkpoint, verbose: int
+    captioner: CaptionModel, dev: pd.DataFrame, source: Any, checkpoint: Checkpoint, verbose: int
 ) -> list[Any]:
     """Returns the callbacks that score the dev pictures and save the best model.
 

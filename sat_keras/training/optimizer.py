@@ -5,7 +5,7 @@ import keras
 from sat_keras.backend.devices import Devices
 from sat_keras.config.config import Config
 from sat_keras.fast.optimizer import FusedAdam, FusedAdamW, FusedRMSprop
-from sat_keras.paper.captioner import Captioner
+from sat_keras.captioning.model import CaptionModel
 
 
 def make_optimizer(config: Config, steps_per_epoch: int, replicas: int = 1) -> keras.Optimizer:
@@ -32,7 +32,7 @@ def make_optimizer(config: Config, steps_per_epoch: int, replicas: int = 1) -> k
 
 
 def compile_captioner(
-    captioner: Captioner, steps_per_epoch: int, devices: Devices | None = None
+    captioner: CaptionModel, steps_per_epoch: int, devices: Devices | None = None
 ) -> None:
     """Compiles a captioner with the optimizer of its config.
 
@@ -40,7 +40,7 @@ def compile_captioner(
     faster with it: the whole step would be compiled anew for every caption length.
 
     Args:
-        captioner: A `Captioner`.
+        captioner: A `CaptionModel`.
         steps_per_epoch: Integer, batches per epoch.
         devices: `Devices` in whose `building` context the captioner is compiled, or `None` for one
             device.

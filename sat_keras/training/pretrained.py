@@ -1,9 +1,11 @@
-"""Loading and saving the paper's captioner in folders, see `sat_keras.captioning.presets`."""
+"""Loading and saving captioners in folders, see `sat_keras.captioning.presets`."""
 
 import os
 from pathlib import Path
 from typing import Any
 
+from sat_keras.baselines.systems import system_of
+from sat_keras.captioning.model import CaptionModel
 from sat_keras.captioning.presets import (
     CONFIG_FILE,
     FORMAT,
@@ -40,17 +42,17 @@ def load_pretrained(
     encoder_weights: str | os.PathLike | None = None,
     encoder: bool = True,
     dtype: str = "float32",
-) -> Captioner:
-    """Loads a trained captioner: `Captioner.from_preset`.
+) -> Any:
+    """Loads a trained captioner of any system, as `CaptionModel.from_preset` of its class.
 
     Args:
-        name_or_folder, encoder_weights, encoder, dtype: As of `Captioner.from_preset`.
+        name_or_folder, encoder_weights, encoder, dtype: As of `CaptionModel.from_preset`.
 
     Returns:
-        A `Captioner`.
+        A `CaptionModel`, such as a `Captioner`.
 
     Raises:
-        FileNotFoundError, ValueError, ConnectionError: As `Captioner.from_preset`.
+        FileNotFoundError, ValueError, ConnectionError: As `CaptionModel.from_preset`.
 
     Example:
 
@@ -61,26 +63,27 @@ def load_pretrained(
     Reference:
         Notebook `07_flickr8k`.
     """
-    return Captioner.from_preset(name_or_folder, encoder_weights, encoder, dtype)
+    config = read_description(pretrained_folder(name_or_folder))["config"]
+    return system_of(config).from_preset(name_or_folder, encoder_weights, encoder, dtype)
 
 
 def save_pretrained(
-    captioner: Captioner,
+    captioner: CaptionModel,
     folder: str | os.PathLike,
     encoder_weights: str | None = "imagenet",
     training: dict[str, Any] | None = None,
 ) -> Path:
-    """Saves a captioner in the form that is shared: `Captioner.save_to_preset`.
+    """Saves a captioner in the form that is shared: `CaptionModel.save_to_preset`.
 
     Args:
-        captioner: The `Captioner`.
-        folder, encoder_weights, training: As of `Captioner.save_to_preset`.
+        captioner: The `CaptionModel`.
+        folder, encoder_weights, training: As of `CaptionModel.save_to_preset`.
 
     Returns:
         `pathlib.Path` of the folder.
 
     Raises:
-        ValueError: As `Captioner.save_to_preset`.
+        ValueError: As `CaptionModel.save_to_preset`.
 
     Example:
 

@@ -61,7 +61,8 @@ def take_weights(captioner: Any, start: Any) -> None:
     """
 
     def parts(model: Any) -> list[Any]:
-        return [model.decoder] if captioner.encoder is None else [model.decoder, model.encoder]
+        decoder = _decoder(model)
+        return [decoder] if captioner.encoder is None else [decoder, model.encoder]
 
     if None in parts(start):
         raise ValueError(
@@ -71,7 +72,7 @@ def take_weights(captioner: Any, start: Any) -> None:
     words = start.tokenizer.get_vocabulary()
     added = captioner.tokenizer.vocabulary_size - len(words)
     is_extended = captioner.tokenizer.get_vocabulary()[: len(words)] == words
-    axes = _word_axes(captioner.decoder)
+    axes = _word_axes(_decoder(captioner))
     for mine, its in zip(parts(captioner), parts(start), strict=True):
         values = []
         for variable, old in zip(mine.weights, its.get_weights(), strict=False):
@@ -86,6 +87,11 @@ def take_weights(captioner: Any, start: Any) -> None:
         if len(mine.weights) != len(its.weights):
             raise _mismatch(captioner, start)
         mine.set_weights(values)
+
+
+def _decoder(model: Any) -> Any:
+    """Returns what knows the words: the decoder, or the whole of a model without one."""
+    return getattr(model, "decoder", model)
 
 
 def _word_axes(decoder: Any) -> dict[str, int]:

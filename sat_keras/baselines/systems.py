@@ -1,0 +1,27 @@
+"""The captioning models by the name that a config gives them, `config.system`."""
+
+from sat_keras.baselines.log_bilinear import FactoredLogBilinear, LogBilinear
+from sat_keras.baselines.recurrent import GoogleNIC, InitInject, MultimodalRNN
+from sat_keras.baselines.visual_memory import VisualMemory
+from sat_keras.captioning.model import CaptionModel
+from sat_keras.config.config import Config
+from sat_keras.paper.captioner import Captioner
+
+SYSTEMS: dict[str, type[CaptionModel]] = {
+    "show-attend-tell": Captioner,
+    "init-inject": InitInject,
+    "nic": GoogleNIC,
+    "multimodal-rnn": MultimodalRNN,
+    "log-bilinear": LogBilinear,
+    "factored-log-bilinear": FactoredLogBilinear,
+    "visual-memory": VisualMemory,
+}
+
+
+def system_of(config: Config) -> type[CaptionModel]:
+    """Returns the class of a config's captioning model.
+
+    Args:
+        config: A `Config`.
+    """
+    return SYSTEMS[config.system]

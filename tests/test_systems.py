@@ -1,0 +1,105 @@
+"""Every captioning model through the whole training: one epoch, saved, loaded, captioned."""
+
+import keras
+import numpy as np
+import pytest
+
+from sat_keras.baselines.systems import SYSTEMS, system_of
+from sat_keras.config import Config
+from sat_keras.data.features import extract_features
+from sat_keras.data.tokenizer import Tokenizer
+from sat_keras.datasets import load_dataset
+from sat_keras.training import load_pretrained, train_captioner
+from sat_keras.training.captioning import annotate_pictures, caption_pictures
+from sat_keras.training.pretrained import copy_captioner, make_encoder, save_pretrained
+
+PICTURES = {"train": 4, "dev": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eagerly(eager):
+    """Spares the seconds that tracing takes; `test_training` trains in a compiled function."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The captions table, the encoder and the config of all trainings, and their folder."""
+    folder = tmp_path_factory.mktemp("systems")
+    table = load_dataset("scenes", folder / "data", num_images={**PICTURES, "test": 0})
+    config = Config.tiny().replace(epochs=1, max_length=6, beam_size=2)
+    encoder = make_encoder(config, None)
+    config = config.replace(grid_shape=encoder.grid_shape, feature_dim=encoder.feature_dim)
+    return table, encoder, config, folder
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def trained(request, data):
+    """The folder of a finished training, and the captioner in it."""
+    table, encoder, config, folder = data
+    config, out = config.replace(system=request.param), folder / request.param
+    log = train_captioner(config, table, encoder, out, features=folder / "features", verbose=0)
+    assert len(log) == 1
+    assert np.isfinite(log["cross_entropy"]).all()
+    captioner = load_model(out)
+    assert type(captioner) is SYSTEMS[request.param]
+    return out, captioner
+
+
+def load_model(folder):
+    return keras.saving.load_model(folder / "model.keras", compile=False)
+
+
+def texts(captioner, data):
+    table, encoder, _, folder = data
+    dev = table[table["split"] == "dev"]
+    source = extract_features(dev, encoder, folder / "features")
+    image_ids = dev["image_id"].unique()
+    return [caption.text for caption in caption_pictures(captioner, source, image_ids)]
+
+
+def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
+    _, captioner = trained
+    generator = np.random.default_rng(1)
+    for weight in captioner.own_weights:  # sentences that differ between pictures
+        weight.assign(generator.normal(size=weight.shape).astype("float16"))
+    save_pretrained(captioner, tmp_path / "shared")
+    loaded = load_pretrained(tmp_path / "shared", encoder=False)
+    assert type(loaded) is type(captioner)
+    assert texts(loaded, data) == texts(captioner, data)
+    assert any(texts(captioner, data))
+
+
+def test_captions_have_maps_only_where_the_model_attends(trained, data):
+    _, captioner = trained
+    table, encoder, config, folder = data
+    source = extract_features(table, encoder, folder / "features")
+    found = captioner.caption(annotations=annotate_pictures(captioner, source, ["dev-00000"]))[0]
+    if captioner.config.system == "show-attend-tell":
+        assert found.attention.shape == (len(found.words), *config.grid_shape)
+    else:
+        assert found.attention is None
+        assert found.gate is None
+    assert found.text in found._repr_html_()
+
+
+@pytest.mark.parametrize("system", set(SYSTEMS) - {"show-attend-tell"})
+def test_a_copy_has_the_options_of_the_model(system):
+    config = Config.tiny().replace(system=system)
+    kind = system_of(config)
+    other = {True: False, False: True}
+    model = kind(config, Tokenizer.from_captions(["a red circle"]))
+    options = {name: getattr(model, name) for name in model.option_names}
+    options = {
+        name: other[x] if isinstance(x, bool) else (x or 2) + 1 for name, x in options.items()
+    }
+    model = kind(config, Tokenizer.from_captions(["a red circle"]), **options)
+    copy = copy_captioner(model, None, "float16")
+    assert {name: getattr(copy, name) for name in copy.option_names} == options
+    for mine, its in zip(copy.own_weights, model.own_weights, strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-3)
+
+
+def test_the_config_names_every_system():
+    assert set(SYSTEMS) == set(Config.__dataclass_fields__["system"].metadata["check"].choices)
+    with pytest.raises(ValueError, match="system.*Received"):
+        Config().replace(system="neural-talk")
