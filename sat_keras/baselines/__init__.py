@@ -1,8 +1,9 @@
 """The systems that the paper's Table 1 compares with.
 
 Read `picture_captioner`, the base class of models without attention, then `recurrent` (init-inject,
-Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`; `systems` has them by name. `word_detector` finds the words of
-a picture, `retrieval` and `embedding_retrieval` return captions of similar pictures.
+Google NIC, multimodal RNN), `visual_memory` and `log_bilinear`; `systems` has them by name.
+`word_detector` finds the words of a picture, of which `maximum_entropy` makes sentences.
+`retrieval` and `embedding_retrieval` return captions of similar pictures.
 """
 
 from sat_keras import lazy_exports
@@ -14,9 +15,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "recurrent": ("GoogleNIC", "InitInject", "MultimodalRNN"),
         "visual_memory": ("VisualMemory",),
         "log_bilinear": ("FactoredLogBilinear", "LogBilinear"),
+        "maximum_entropy": ("MaximumEntropy",),
         "systems": ("SYSTEMS", "system_of"),
         "word_detector": ("WordDetector", "frequent_words", "word_targets"),
-        "embedding_retrieval": ("VisualSemanticEmbedding",),
+        "embedding_retrieval": ("VisualSemanticEmbedding", "embedding_captions", "train_embedding"),
         "retrieval": (),
     },
 )

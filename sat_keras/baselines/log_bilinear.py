@@ -135,4 +135,4 @@ class FactoredLogBilinear(LogBilinear):
     """
 
     def __init__(self, *args: Any, factors: int = 50, **kwargs: Any) -> None:
-        super().__init__(*args, factors=factors, **kwargs)
+        super().__init__(*args, **{**kwargs, "factors": factors})

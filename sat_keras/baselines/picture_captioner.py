@@ -206,16 +206,7 @@ class PictureCaptioner(CaptionModel):
         Returns:
             Scalar tensor.
         """
-        weight = ops.ones_like(y) if sample_weight is None else sample_weight
-        weight = ops.cast(weight, "float32")
-        smoothing = self.config.label_smoothing if training else 0.0
-        loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
-        words = ops.sum(weight)
-        self.cross_entropy_tracker.update_state(
-            ops.sum(weight * cross_entropy) / ops.maximum(words, 1.0), sample_weight=words
-        )
-        captions = ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32"))
-        return ops.sum(weight * loss) / ops.maximum(sum_over_devices(captions), 1.0)
+        return caption_loss(self, y, y_pred["logits"], sample_weight, training)
 
     def step_function(
         self,
@@ -251,3 +242,28 @@ class PictureCaptioner(CaptionModel):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{x: getattr(self, x) for x in self.option_names}}
+
+
+def caption_loss(model: Any, y: Any, logits: Any, sample_weight: Any, training: bool) -> Any:
+    """Computes `sum_t -log p(y_t)`, averaged over captions, and updates `cross_entropy`.
+
+    Args:
+        model: Model with a `config` and a `cross_entropy_tracker`.
+        y: Integer tensor of shape `(batch_size, captions, steps)`, the next words.
+        logits: Tensor of shape `(batch_size, captions, steps, vocabulary_size)`.
+        sample_weight: As of `PictureCaptioner.compute_loss`.
+        training: Boolean, whether `config.label_smoothing` applies.
+
+    Returns:
+        Scalar tensor.
+    """
+    weight = ops.ones_like(y) if sample_weight is None else sample_weight
+    weight = ops.cast(weight, "float32")
+    smoothing = model.config.label_smoothing if training else 0.0
+    loss, cross_entropy = cross_entropies(y, logits, smoothing)
+    words = ops.sum(weight)
+    model.cross_entropy_tracker.update_state(
+        ops.sum(weight * cross_entropy) / ops.maximum(words, 1.0), sample_weight=words
+    )
+    captions = ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32"))
+    return ops.sum(weight * loss) / ops.maximum(sum_over_devices(captions), 1.0)

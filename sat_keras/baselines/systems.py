@@ -1,6 +1,7 @@
 """The captioning models by the name that a config gives them, `config.system`."""
 
 from sat_keras.baselines.log_bilinear import FactoredLogBilinear, LogBilinear
+from sat_keras.baselines.maximum_entropy import MaximumEntropy
 from sat_keras.baselines.recurrent import GoogleNIC, InitInject, MultimodalRNN
 from sat_keras.baselines.visual_memory import VisualMemory
 from sat_keras.captioning.model import CaptionModel
@@ -15,6 +16,7 @@ SYSTEMS: dict[str, type[CaptionModel]] = {
     "log-bilinear": LogBilinear,
     "factored-log-bilinear": FactoredLogBilinear,
     "visual-memory": VisualMemory,
+    "maximum-entropy": MaximumEntropy,
 }
 
 

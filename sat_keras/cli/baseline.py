@@ -1,12 +1,14 @@
-"""`sat-keras baseline`: scores captions of other pictures, without training."""
+"""`sat-keras baseline`: scores captions of other pictures, and those of templates."""
 
 import argparse
 import itertools
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sat_keras.cli import options
+from sat_keras.cli.evaluate import scene_scores
 from sat_keras.cli.files import check_target, write_captions, write_results
 from sat_keras.cli.inputs import (
     dataset_of,
@@ -14,14 +16,15 @@ from sat_keras.cli.inputs import (
     encoder_weights,
     label,
     load_splits,
+    with_encoder_sizes,
 )
 from sat_keras.cli.scores import caption_scores, print_results
 from sat_keras.config.fields import COUNT
 
-SUMMARY = "Score captions of other pictures: what a model must beat, without training."
+SUMMARY = "Score captions that no captioner wrote: what a model must beat."
 USAGE = "NAME --dataset NAME"
 EXAMPLES = ""
-NAMES = ("random", "nearest", "consensus")
+NAMES = ("random", "nearest", "consensus", "embedding")
 
 
 def add_options(parser: options.Parser) -> None:
@@ -31,7 +34,8 @@ def add_options(parser: options.Parser) -> None:
         metavar="NAME",
         choices=NAMES,
         help="random: a train caption; nearest: a caption of the most similar train picture; "
-        "consensus: of the captions of similar train pictures, the one most similar to the others",
+        "consensus: of the captions of similar train pictures, the one most similar to the others; "
+        "embedding: the train caption nearest in a visual-semantic embedding, which is trained",
     )
     group = parser.add_argument_group("options")
     options.add_dataset(group, required=True)
@@ -59,6 +63,12 @@ def add_options(parser: options.Parser) -> None:
         default=[125],
         help="captions that a caption must resemble, or several numbers (consensus; default: 125)",
     )
+    group.add_argument(
+        "--models",
+        type=options.path,
+        metavar="DIR",
+        help="folder of what is trained, once (embedding; default: outputs/DATASET-baselines)",
+    )
     group.add_argument("--out", type=options.path, metavar="FILE.json", help="file for the scores")
     group.add_argument(
         "--captions", type=options.path, metavar="FILE.json", help="file for the captions"
@@ -69,6 +79,7 @@ def add_options(parser: options.Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Scores a baseline as the arguments say."""
+    from sat_keras.datasets import load_objects
     from sat_keras.training import references_of
     from sat_keras.training.folder import hardware, versions
 
@@ -80,9 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     check_target("--out", out, arguments.overwrite)
     check_target("--captions", arguments.captions, arguments.overwrite)
-    train = references_of(load_splits(dataset, ("train",)))
+    table = load_splits(dataset, ("train",))
+    train = references_of(table)
     references = references_of(load_splits(dataset, (arguments.split,)))
-    candidates, settings = _captions(arguments, config, dataset, train, references)
+    candidates, settings, training = _captions(arguments, config, dataset, table, train, references)
     results = {
         "dataset": label(dataset["name"]),
         "split": arguments.split,
@@ -97,23 +109,32 @@ def run(arguments: argparse.Namespace) -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "hardware": hardware(),
         "versions": versions(),
+        **training,
         **caption_scores(candidates, references),
     }
+    if dataset["name"] == "scenes":
+        objects = load_objects(load_splits(dataset, (arguments.split,)))
+        results["scenes"] = scene_scores(candidates, objects, {})
     print_results(results)
     write_results(out, results)
     write_captions(arguments.captions, candidates)
 
 
 def _captions(
-    arguments: argparse.Namespace, config: Any, dataset: Any, train: Any, references: Any
-) -> tuple[Mapping[str, str], dict[str, Any]]:
-    """Returns a baseline's captions of the pictures of `references`, and its settings."""
+    arguments: argparse.Namespace,
+    config: Any,
+    dataset: Any,
+    table: Any,
+    train: Any,
+    references: Any,
+) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
+    """Returns a baseline's captions of the pictures of `references`, its settings and training."""
     from sat_keras.baselines import retrieval as baselines
     from sat_keras.data.features import extract_features
     from sat_keras.training.pretrained import make_encoder
 
     if arguments.name == "random":
-        return baselines.random_captions(list(references), train, config.seed), {}
+        return baselines.random_captions(list(references), train, config.seed), {}, {}
     encoder = make_encoder(config, encoder_weights(arguments, config), config.precision)
     cache = extract_features(
         load_splits(dataset, ("train", arguments.split)),
@@ -122,13 +143,53 @@ def _captions(
         allow_truncated=arguments.allow_truncated,
         progress=not arguments.quiet,
     )
+    if arguments.name == "embedding":
+        config = with_encoder_sizes(config, encoder, arguments)
+        return _embedding(arguments, config, dataset, table, cache, list(references))
     most = 1 if arguments.name == "nearest" else max(arguments.neighbours)
     neighbours = baselines.nearest_pictures(cache, list(references), list(train), most)
     if arguments.name == "nearest":
-        return baselines.nearest_captions(neighbours, train, config.seed), {}
+        return baselines.nearest_captions(neighbours, train, config.seed), {}, {}
     settings = list(itertools.product(arguments.neighbours, arguments.agreeing))
     found = baselines.consensus_captions(neighbours, train, settings)
-    return _best_setting(found, references)
+    return *_best_setting(found, references), {}
+
+
+def _embedding(
+    arguments: argparse.Namespace,
+    config: Any,
+    dataset: Any,
+    table: Any,
+    cache: Any,
+    image_ids: Any,
+) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
+    """Returns the captions nearest in the embedding, which is trained unless its file exists."""
+    import keras
+
+    from sat_keras.baselines.embedding_retrieval import embedding_captions, train_embedding
+    from sat_keras.captioning.presets import save_model
+    from sat_keras.data.files import read_json, write_json
+    from sat_keras.data.tokenizer import Tokenizer
+
+    folder = Path(arguments.models or f"outputs/{label(dataset['name'])}-baselines")
+    path, record = folder / "embedding.keras", folder / "embedding.json"
+    tokenizer = Tokenizer.from_captions(table["caption"], config.vocabulary_size, config.min_count)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not record.is_file():
+        start = time.perf_counter()
+        save_model(train_embedding(table, tokenizer, cache, config), path)
+        write_json(record, {"seconds": round(time.perf_counter() - start, 1)})
+    model = keras.saving.load_model(path, compile=False)
+    if model.vocabulary_size != tokenizer.vocabulary_size:
+        raise ValueError(
+            f"The embedding {path} is of other captions; name another folder with --models. "
+            f"Received: {model.vocabulary_size} words, expected {tokenizer.vocabulary_size}"
+        )
+    found = embedding_captions(
+        model, tokenizer, cache, image_ids, table["caption"], config.max_length
+    )
+    training = {"parameters": model.count_params(), "training": read_json(record)}
+    return found, {}, training
 
 
 def _best_setting(found: Mapping, references: Any) -> tuple[Mapping[str, str], dict[str, Any]]:

@@ -21,6 +21,7 @@ from sat_keras.cli import (
     features,
     options,
     score,
+    table1,
     train,
 )
 from sat_keras.cli.errors import sentence, short_warnings
@@ -34,6 +35,7 @@ COMMANDS = {
     "caption": caption,
     "app": app,
     "baseline": baseline,
+    "table1": table1,
     "features": features,
     "export": export,
     "score": score,

@@ -25,7 +25,7 @@ class ModelConfig:
         "mean annotation vector.",
         one_of(
             *("show-attend-tell", "init-inject", "nic", "multimodal-rnn", "log-bilinear"),
-            *("factored-log-bilinear", "visual-memory"),
+            *("factored-log-bilinear", "visual-memory", "maximum-entropy"),
         ),
     )
 

@@ -3,9 +3,9 @@
 import keras
 
 from sat_keras.backend.devices import Devices
+from sat_keras.captioning.model import CaptionModel
 from sat_keras.config.config import Config
 from sat_keras.fast.optimizer import FusedAdam, FusedAdamW, FusedRMSprop
-from sat_keras.captioning.model import CaptionModel
 
 
 def make_optimizer(config: Config, steps_per_epoch: int, replicas: int = 1) -> keras.Optimizer:

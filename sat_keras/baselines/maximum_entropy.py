@@ -1,0 +1,255 @@
+"""Maximum-entropy language model of Fang et al., the row "MS Research" of Table 1."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from sat_keras.baselines.picture_captioner import caption_loss
+from sat_keras.baselines.word_detector import WordDetector
+from sat_keras.captioning.model import CaptionModel
+from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import END_ID, SPECIAL_TOKENS, START_ID, Tokenizer
+from sat_keras.paper.captioner import Captioner
+from sat_keras.paper.encoder import ImageEncoder
+from sat_keras.search.loop import StepFunction
+
+# Words that a picture does not show, as in the authors' code; they are never detected.
+FUNCTION_WORDS = {
+    *("a", "on", "of", "the", "in", "with", "and", "is", "to", "an", "two", "at", "next", "are"),
+}
+_MULTIPLIER = 8191  # times a bucket of at most 2 ** 18 it fits into int32
+
+
+@keras.saving.register_keras_serializable("sat_keras")
+class MaximumEntropy(CaptionModel):
+    """Detects the words of a picture, then writes the likeliest sentence that uses them.
+
+    With `p_w` the probability of a word by `WordDetector`, `V_t` the detected words that have not
+    been said before step `t`, and `T_n` a table of weights of n-grams, of two columns
+
+    1. `z_w = b_w + a_w [w in V_t] + s log(p_w) [w in V_t] + e [w = end and V_t is empty]`
+    2. `z_w += sum_{n=2,3} T_n[hash(y_{t-n+1}, ..., y_{t-1}, w), [w in V_t]]`
+    3. `p(y_t = w) = softmax(z)`
+
+    `V_1` is, in training, the detectable words of the row's captions, and in search those with
+    `p_w >= threshold`, at least three. N-grams are hashed into `2 ** hash_bits` buckets in place of
+    a list of those that occur, which is the same but for collisions. Detectors and language model
+    share no weight; the loss is the sum of both.
+
+    The authors published their detectors; features and training of the language model are
+    remembered, not confirmed. They train by noise-contrastive estimation, this one by the full
+    softmax, and n-grams here have up to three words, theirs four.
+
+    Args:
+        config: A `Config`; `hidden_dim` and `dropout` are the detectors' hidden layer.
+        tokenizer, encoder: As of `PictureCaptioner`.
+        num_words: Integer, most words to detect: the most frequent but for function words.
+        threshold: Float in (0, 1), see above.
+        hash_bits: Integer, 1 to 18.
+        **kwargs: Arguments of `keras.Model`.
+
+    Example:
+
+    >>> captioner = MaximumEntropy(Config.tiny().replace(vocabulary_size=50))
+
+    Reference:
+        [Fang et al., 2015](https://arxiv.org/abs/1411.4952), sections 3 and 4.
+    """
+
+    option_names = ("num_words", "threshold", "hash_bits")
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer | None = None,
+        encoder: Any = None,
+        num_words: int = 300,
+        threshold: float = 0.5,
+        hash_bits: int = 18,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, tokenizer, encoder, **kwargs)
+        self.num_words = num_words
+        self.threshold = threshold
+        self.hash_bits = hash_bits
+        size = self.vocabulary_size
+        vocabulary = tokenizer.get_vocabulary() if tokenizer else [str(i) for i in range(size)]
+        self.detectable = [
+            i
+            for i, word in enumerate(vocabulary)
+            if i >= len(SPECIAL_TOKENS) and word not in FUNCTION_WORDS
+        ][:num_words]
+        self.detector = WordDetector(
+            [vocabulary[i] for i in self.detectable],
+            config.num_regions,
+            config.feature_dim,
+            hidden_dim=config.hidden_dim,
+            dropout=config.dropout,
+            name="detector",
+            dtype=self.dtype_policy,
+        )
+        self.word_bias = self.add_weight(shape=(size,), initializer="zeros", name="word_bias")
+        self.attribute = self.add_weight(shape=(size,), initializer="zeros", name="attribute")
+        self.score = self.add_weight(shape=(), initializer="zeros", name="score")
+        self.ending = self.add_weight(shape=(), initializer="zeros", name="ending")
+        self.tables = [
+            self.add_weight(shape=(2**hash_bits, 2), initializer="zeros", name=f"ngrams_{n}")
+            for n in (2, 3)
+        ]
+        self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
+        self.detector_tracker = keras.metrics.Mean("detector_loss")
+        self.built = True
+
+    @classmethod
+    def make_encoder(
+        cls, config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
+    ) -> ImageEncoder:
+        """Returns the image encoder of a config, see `CaptionModel.make_encoder`."""
+        return Captioner.make_encoder(config, weights, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **{x: getattr(self, x) for x in self.option_names}}
+
+    def buckets(self, context: Any) -> Any:
+        """Returns the bucket of every word after each context.
+
+        Args:
+            context: Integer tensor of shape `(..., words)`.
+
+        Returns:
+            Integer tensor of shape `(..., vocabulary_size)`.
+        """
+        size, found = 2**self.hash_bits, context[..., 0]
+        for i in range(1, context.shape[-1]):
+            found = (found * _MULTIPLIER + context[..., i]) % size
+        words = ops.arange(self.vocabulary_size, dtype="int32")
+        return (found[..., None] * _MULTIPLIER % size + words) % size
+
+    def word_logits(self, context: Any, left: Any, log_p: Any) -> Any:
+        """Computes `z` of the class's description.
+
+        Args:
+            context: Integer tensor of shape `(..., 2)`, the last two words.
+            left: Tensor of shape `(..., vocabulary_size)`, 1 for the words of `V_t`.
+            log_p: Tensor of the same shape, `log(p_w)`, 0 for words that are never detected.
+
+        Returns:
+            Tensor of the same shape, float32.
+        """
+        weights = [ops.cast(x, "float32") for x in (self.word_bias, self.attribute, self.score)]
+        z = weights[0] + left * (weights[1] + weights[2] * log_p)
+        is_empty = ops.cast(ops.sum(left, axis=-1, keepdims=True) < 1, "float32")
+        is_end = ops.one_hot(END_ID, self.vocabulary_size, dtype="float32")
+        z = z + ops.cast(self.ending, "float32") * is_empty * is_end
+        for n, table in zip((2, 3), self.tables, strict=True):
+            # (..., vocabulary_size, 2): weights where the word is not in V_t, and where it is
+            found = ops.cast(
+                ops.take(table, self.buckets(context[..., 3 - n :]), axis=0), "float32"
+            )
+            z = z + found[..., 0] * (1 - left) + found[..., 1] * left
+        return z
+
+    def _of_all_words(self, of_detectable: Any) -> Any:
+        """Spreads values of the detectable words over the vocabulary, 0 elsewhere."""
+        matrix = np.zeros((len(self.detectable), self.vocabulary_size), "float32")
+        matrix[np.arange(len(self.detectable)), self.detectable] = 1
+        return ops.matmul(of_detectable, matrix)
+
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+        token_ids = inputs["token_ids"]
+        detected = self.detector(self.annotate(inputs, training), training=training)
+        said = ops.one_hot(token_ids, self.vocabulary_size, dtype="float32")
+        # (batch, vocabulary): words of the row's captions, then of these the detectable ones
+        named = ops.max(said, axis=(1, 2)) * self._of_all_words(ops.ones((1, len(self.detectable))))
+        said = ops.minimum(ops.cumsum(said, axis=2), 1.0)
+        left = named[:, None, None] * (1 - said)
+        before = ops.concatenate(
+            [ops.full_like(token_ids[..., :1], START_ID), token_ids[..., :-1]], axis=-1
+        )
+        context = ops.cast(ops.stack([before, token_ids], axis=-1), "int32")
+        log_p = self._of_all_words(_log_probability(detected["log_absent"]))
+        logits = self.word_logits(context, left, ops.stop_gradient(log_p)[:, None, None])
+        return {"logits": logits, "log_absent": detected["log_absent"], "named": named}
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the losses of language model and detectors and updates the logged metrics.
+
+        Args:
+            x, y, y_pred, sample_weight, training: As of `PictureCaptioner`.
+
+        Returns:
+            Scalar tensor.
+        """
+        loss = caption_loss(self, y, y_pred["logits"], sample_weight, training)
+        targets = ops.take(y_pred["named"], np.array(self.detectable), axis=1)
+        weight = None
+        if sample_weight is not None:
+            weight = ops.cast(ops.max(sample_weight, axis=(1, 2)) > 0, "float32")
+        of_detector = self.detector.compute_loss(
+            y=targets, y_pred={"log_absent": y_pred["log_absent"]}, sample_weight=weight
+        )
+        self.detector_tracker.update_state(of_detector)
+        return loss + of_detector
+
+    def detected_words(self, annotations: Any) -> tuple[Any, Any]:
+        """Returns `V_1` of a search and `log(p_w)`.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+
+        Returns:
+            Tuple of two tensors of shape `(batch_size, vocabulary_size)`.
+        """
+        found = self.detector(annotations)
+        third = ops.top_k(found["probabilities"], min(3, len(self.detectable)))[0][:, -1:]
+        chosen = found["probabilities"] >= ops.minimum(third, self.threshold)
+        log_p = _log_probability(found["log_absent"])
+        return self._of_all_words(ops.cast(chosen, "float32")), self._of_all_words(log_p)
+
+    def step_function(
+        self,
+        annotations: Any,
+        steps: int | None = None,
+        rows: int | None = None,
+        context: str | None = None,
+        seed: int | None = None,
+        mask: Any = None,
+    ) -> tuple[StepFunction, Any]:
+        """Returns the step function and the initial states of a search, see `CaptionModel`.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            steps, rows, context, seed, mask: Not used: nothing is drawn.
+
+        Returns:
+            Tuple `(step, states)`, see `sat_keras.search.loop`. The record is empty.
+        """
+        named, log_p = self.detected_words(annotations)
+
+        def step(token_ids: Any, states: Any) -> Any:
+            left = states["left"] * (
+                1 - ops.one_hot(token_ids, self.vocabulary_size, dtype="float32")
+            )
+            words = ops.stack([states["before"], token_ids], axis=-1)
+            logits = self.word_logits(words, left, log_p[:, None])
+            states = {"left": left, "before": token_ids}
+            return ops.log_softmax(logits, axis=-1), states, {}
+
+        before = ops.full((ops.shape(named)[0], 1), START_ID, "int32")
+        return step, {"left": named[:, None], "before": before}
+
+
+def _log_probability(log_absent: Any) -> Any:
+    """Returns `log(p_w)` from `log(1 - p_w)`, at least `log(1e-4)`."""
+    return ops.log(ops.maximum(-ops.expm1(log_absent), 1e-4))
