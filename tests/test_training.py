@@ -282,7 +282,7 @@ def test_a_first_loss_far_from_chance_is_said(cross_entropy, warns, capsys):
     callback.set_model(
         types.SimpleNamespace(
             optimizer=types.SimpleNamespace(iterations=1),
-            decoder=types.SimpleNamespace(vocabulary_size=50),
+            vocabulary_size=50,
         )
     )
     callback.on_train_batch_end(0, {"cross_entropy": cross_entropy})
@@ -342,7 +342,7 @@ def started(table, tmp_path, monkeypatch):
         # Its first loss is that of a model that has learned.
         assert not any(isinstance(x, CheckFirstLoss) for x in callbacks)
 
-    monkeypatch.setattr(training.Captioner, "fit", fit)
+    monkeypatch.setattr(Captioner, "fit", fit)
 
     def begin(start, **changes):
         config = start.config.replace(**changes)

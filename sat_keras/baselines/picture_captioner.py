@@ -66,12 +66,6 @@ class PictureCaptioner(CaptionModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(config, tokenizer, encoder, **kwargs)
-        self.vocabulary_size = tokenizer.vocabulary_size if tokenizer else config.vocabulary_size
-        if self.vocabulary_size is None:
-            raise ValueError(
-                "The number of words must come from somewhere: give the captioner a `tokenizer`, "
-                "or the config a `vocabulary_size`. Received: tokenizer=None, vocabulary_size=None"
-            )
         self.output_dim = output_dim or config.hidden_dim
         self.tie_embeddings = tie_embeddings
         self.embedding_dim = embedding_dim or config.embedding_dim

@@ -68,6 +68,18 @@ class CaptionModel(keras.Model):
         self.tokenizer = tokenizer
         self.encoder = encoder
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids: the tokenizer's, or without one `config.vocabulary_size`."""
+        if self.tokenizer:
+            return self.tokenizer.vocabulary_size
+        if self.config.vocabulary_size is None:
+            raise ValueError(
+                "The number of words must come from somewhere: give the captioner a `tokenizer`, "
+                "or the config a `vocabulary_size`. Received: tokenizer=None, vocabulary_size=None"
+            )
+        return self.config.vocabulary_size
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -270,8 +282,8 @@ class CaptionModel(keras.Model):
             context, seed, mask: As of `search`.
 
         Returns:
-            Tuple `(step, states)`, see `sat_keras.search.loop`. The record of a model with attention
-            has `attention_weights` and `gate`, that of another model is empty.
+            Tuple `(step, states)`, see `sat_keras.search.loop`. The record of a model with
+            attention has `attention_weights` and `gate`, that of another model is empty.
         """
         raise NotImplementedError
 

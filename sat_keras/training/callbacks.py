@@ -84,7 +84,7 @@ class CheckFirstLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch > 0 or self.model.optimizer.iterations > 1:
             return
-        expected = math.log(self.model.decoder.vocabulary_size)
+        expected = math.log(self.model.vocabulary_size)
         if abs(logs["cross_entropy"] - expected) > self.tolerance:
             print(
                 f"\nWarning: the first cross-entropy should be near log(vocabulary) = "
