@@ -96,7 +96,7 @@ def test_a_copy_has_the_options_of_the_model(system):
     copy = copy_captioner(model, None, "float16")
     assert {name: getattr(copy, name) for name in copy.option_names} == options
     for mine, its in zip(copy.own_weights, model.own_weights, strict=True):
-        np.testing.assert_allclose(mine, its, atol=1e-3)
+        np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-3)
 
 
 def test_the_config_names_every_system():
