@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 
 from sat_keras.config.config import Config
-from sat_keras.data.loaders import Source, caption_batches, input_batches
+from sat_keras.data.loaders import Source, input_batches
 from sat_keras.data.tokenizer import Tokenizer
 
 
@@ -157,13 +158,6 @@ def train_embedding(
         `VisualSemanticEmbedding`, trained.
     """
     keras.utils.set_random_seed(config.seed)
-    batches = caption_batches(
-        table, tokenizer, source, batch_size=256, seed=config.seed, max_length=config.max_length
-    )
-
-    def pairs(x: Any, y: Any, sample_weight: Any) -> tuple[dict[str, Any]]:
-        return ({"annotations": x["annotations"], "token_ids": y[:, 0]},)
-
     model = VisualSemanticEmbedding(
         tokenizer.vocabulary_size,
         config.feature_dim,
@@ -172,8 +166,28 @@ def train_embedding(
     )
     # The authors' learning rate of 2e-4 is for batches of 128 and 15 epochs.
     model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=2.0))
-    model.fit(batches.map(pairs), epochs=epochs, verbose=0)
+    rows, image_ids = pd.factorize(table["image_id"])
+    inputs = {
+        "annotations": _mean_annotations(source, list(image_ids))[rows],
+        "token_ids": _token_ids(tokenizer, list(table["caption"]), config.max_length),
+    }
+    model.fit(inputs, batch_size=256, epochs=epochs, verbose=0)
     return model
+
+
+def _token_ids(tokenizer: Tokenizer, captions: Sequence[str], max_length: int) -> np.ndarray:
+    """Returns the ids of captions without the start, with the end where it fits, padded with 0."""
+    return tokenizer(captions)[:, 1 : max_length + 2].to_tensor(0).numpy()
+
+
+def _mean_annotations(source: Source, image_ids: Sequence[str]) -> np.ndarray:
+    """Returns the pictures' mean annotation vectors, shape `(pictures, 1, feature_dim)`."""
+    return np.concatenate(
+        [
+            batch["annotations"].numpy().astype("float32").mean(axis=1, keepdims=True)
+            for batch in input_batches(image_ids, source)
+        ]
+    )
 
 
 def embedding_captions(
@@ -198,19 +212,14 @@ def embedding_captions(
         Dictionary from image id to caption.
     """
     captions = list(dict.fromkeys(captions))
-    # Without the start, with the end, as in training.
-    token_ids = tokenizer(captions)[:, 1 : max_length + 2].to_tensor(0).numpy()
+    token_ids = _token_ids(tokenizer, captions, max_length)
     vectors = np.concatenate(
         [
             ops.convert_to_numpy(model.embed_captions(token_ids[start : start + 1024]))
             for start in range(0, len(captions), 1024)
         ]
     )
-    pictures = np.concatenate(
-        [
-            ops.convert_to_numpy(model.embed_pictures(ops.cast(batch["annotations"], "float32")))
-            for batch in input_batches(image_ids, source)
-        ]
-    )
+    found = model.embed_pictures(_mean_annotations(source, image_ids))
+    pictures = ops.convert_to_numpy(found)
     best = (pictures @ vectors.T).argmax(axis=1)
     return {image_id: captions[i] for image_id, i in zip(image_ids, best, strict=True)}

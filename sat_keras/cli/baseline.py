@@ -24,7 +24,7 @@ from sat_keras.config.fields import COUNT
 SUMMARY = "Score captions that no captioner wrote: what a model must beat."
 USAGE = "NAME --dataset NAME"
 EXAMPLES = ""
-NAMES = ("random", "nearest", "consensus", "embedding")
+NAMES = ("random", "nearest", "consensus", "embedding", "templates")
 
 
 def add_options(parser: options.Parser) -> None:
@@ -35,7 +35,8 @@ def add_options(parser: options.Parser) -> None:
         choices=NAMES,
         help="random: a train caption; nearest: a caption of the most similar train picture; "
         "consensus: of the captions of similar train pictures, the one most similar to the others; "
-        "embedding: the train caption nearest in a visual-semantic embedding, which is trained",
+        "embedding: the train caption nearest in a visual-semantic embedding, which is trained; "
+        "templates: detected words in a pattern (needs --detectors)",
     )
     group = parser.add_argument_group("options")
     options.add_dataset(group, required=True)
@@ -68,6 +69,13 @@ def add_options(parser: options.Parser) -> None:
         type=options.path,
         metavar="DIR",
         help="folder of what is trained, once (embedding; default: outputs/DATASET-baselines)",
+    )
+    group.add_argument(
+        "--detectors",
+        type=options.path,
+        metavar="MODEL",
+        help="captioner whose word detectors are read, trained by `train --system maximum-entropy` "
+        "(templates)",
     )
     group.add_argument("--out", type=options.path, metavar="FILE.json", help="file for the scores")
     group.add_argument(
@@ -146,6 +154,8 @@ def _captions(
     if arguments.name == "embedding":
         config = with_encoder_sizes(config, encoder, arguments)
         return _embedding(arguments, config, dataset, table, cache, list(references))
+    if arguments.name == "templates":
+        return _templates(arguments, table, cache, list(references))
     most = 1 if arguments.name == "nearest" else max(arguments.neighbours)
     neighbours = baselines.nearest_pictures(cache, list(references), list(train), most)
     if arguments.name == "nearest":
@@ -190,6 +200,40 @@ def _embedding(
     )
     training = {"parameters": model.count_params(), "training": read_json(record)}
     return found, {}, training
+
+
+def _templates(
+    arguments: argparse.Namespace, table: Any, cache: Any, image_ids: Any
+) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
+    """Returns sentences of detected words."""
+    from sat_keras.baselines import MaximumEntropy, Templates
+    from sat_keras.data.tokenizer import normalize
+    from sat_keras.training.captioning import annotate_pictures
+    from sat_keras.training.folder import read_run
+    from sat_keras.training.pretrained import load_pretrained, pretrained_folder
+
+    if arguments.detectors is None:
+        raise ValueError(
+            "Templates need word detectors; train them by `sat-keras train --system "
+            "maximum-entropy` and name its folder with --detectors. Received: --detectors none"
+        )
+    captioner = load_pretrained(arguments.detectors, encoder=False)
+    if not isinstance(captioner, MaximumEntropy):
+        raise ValueError(
+            "--detectors must name a captioner of the system maximum-entropy. "
+            f"Received: {arguments.detectors}, system {captioner.config.system}"
+        )
+    templates = Templates(caption.split() for caption in normalize(list(table["caption"])))
+    annotations = annotate_pictures(captioner, cache, image_ids)
+    found = captioner.detector.predict(annotations, verbose=0)["probabilities"]
+    words = captioner.detector.words
+    captions = {
+        image_id: templates.caption(dict(zip(words, map(float, row), strict=True)))
+        for image_id, row in zip(image_ids, found, strict=True)
+    }
+    run = read_run(pretrained_folder(arguments.detectors))
+    parameters = captioner.detector.count_params()
+    return captions, {}, {"parameters": parameters, "training": {"seconds": run.get("seconds")}}
 
 
 def _best_setting(found: Mapping, references: Any) -> tuple[Mapping[str, str], dict[str, Any]]:

@@ -38,6 +38,7 @@ class Row:
 
 
 ROWS = {
+    "templates": Row("templates (after Kulkarni et al., 2011; Yang et al., 2011)", "baseline"),
     "nearest": Row("nearest picture's caption", "baseline"),
     "consensus": Row("consensus of nearest pictures' captions", "baseline"),
     "embedding": Row("caption nearest in a visual-semantic embedding", "baseline"),
@@ -168,27 +169,43 @@ class Commands:
             path: File for its results.
         """
         row, arguments = ROWS[name], self.arguments
-        data = ["--dataset", arguments.dataset, *self._given("data_dir", "splits", "limit")]
-        training = [*data, *self._encoder(), "--features", self._features()]
+        data, training = self._data(), self._training()
+        if name == "templates":
+            self._train("maximum-entropy")
         if row.kind == "baseline":
             flags = ["--no-mirror"] if arguments.dataset == "scenes" else []
+            if name == "templates":
+                flags += ["--detectors", str(self.folder / "maximum-entropy")]
             command = ["baseline", name, *training, *flags, "--split", arguments.split]
-            _run([*command, *row.options, "--models", str(self.folder / "models"), "--out", path])
+            _run([*command, "--models", str(self.folder / "models"), "--out", path])
             return
         model = PRETRAINED[arguments.dataset].get(name)
         weights = self._given("encoder_weights")
         if row.kind == "system":
+            self._train(name)
             model, weights = str(self.folder / name), []
-            epochs = self._given("epochs")
-            fixed = list(TRAINING[arguments.dataset])
-            if epochs:
-                fixed[fixed.index("--epochs") + 1] = epochs[1]
-            _run(["train", "--system", name, *training, *fixed, *row.options, "--out", model])
         search = ["--beam-size", self._search("beam_size")]
         search += ["--length-penalty", self._search("length_penalty"), "--occlusion", "0"]
         _run(
             ["evaluate", model, *data, *weights, "--split", arguments.split, *search, "--out", path]
         )
+
+    def _train(self, name: str) -> None:
+        """Trains a system, or resumes its training."""
+        fixed = list(TRAINING[self.arguments.dataset])
+        if self.arguments.epochs:
+            fixed[fixed.index("--epochs") + 1] = str(self.arguments.epochs)
+        command = ["train", "--system", name, *self._training(), *fixed, *ROWS[name].options]
+        _run([*command, "--out", self.folder / name])
+
+    def _data(self) -> list[str]:
+        return [
+            *("--dataset", self.arguments.dataset),
+            *self._given("data_dir", "splits", "limit"),
+        ]
+
+    def _training(self) -> list[str]:
+        return [*self._data(), *self._encoder(), "--features", self._features()]
 
     def _given(self, *names: str) -> list[str]:
         """Returns the options of these names that the command line gives."""
