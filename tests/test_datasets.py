@@ -1,12 +1,14 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -672,6 +674,41 @@ class TestHostileArchives:
             path.write_bytes(data)
             with pytest.raises(ValueError, match=f"(?s){message}.*"):
                 unpack(path, tmp_path / "out")
+
+    @pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
+    def test_any_flipped_bit_of_a_compressed_archive_is_found(self, tmp_path, kind):
+        """`tarfile` stops before the checksum at the end of the stream."""
+        path, random = tmp_path / f"a.{kind}", np.random.default_rng(0)
+        with tarfile.open(path, f"w:{kind[4:]}") as archive:
+            for name in ("a", "b"):
+                member = tarfile.TarInfo(name)
+                member.size = 600
+                archive.addfile(member, io.BytesIO(random.bytes(member.size)))
+        whole = path.read_bytes()
+        expected = [(unpack(path, tmp_path / "out") / name).read_bytes() for name in ("a", "b")]
+        for bit in random.integers(8 * len(whole), size=100):
+            data = bytearray(whole)
+            data[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(data)
+            shutil.rmtree(tmp_path / "out")
+            try:
+                folder = unpack(path, tmp_path / "out")
+            except ValueError:
+                continue
+            assert [(folder / name).read_bytes() for name in ("a", "b")] == expected
+
+    def test_a_damaged_header_is_not_the_end_of_an_archive(self, tmp_path):
+        path = tmp_path / "a.tar"
+        with tarfile.open(path, "w") as archive:
+            for name in ("a", "b"):
+                member = tarfile.TarInfo(name)
+                member.size = 512
+                archive.addfile(member, io.BytesIO(b"x" * 512))
+        data = bytearray(path.read_bytes())
+        data[1024 + 3] ^= 1  # the name of b
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="is damaged or incomplete"):
+            unpack(path, tmp_path / "out")
 
     def test_names_that_are_too_long(self, tmp_path):
         write_zip(tmp_path / "a.zip", {"a" * 300: b""})

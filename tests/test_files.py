@@ -5,9 +5,10 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import pytest
 
-from sat_keras.data.files import remove_partials, replacing, write_json
+from sat_keras.data.files import check_room, hdf5_size, remove_partials, replacing, write_json
 
 
 def write_folder(path, name, **options):
@@ -93,3 +94,33 @@ def test_a_failed_write_names_its_file(tmp_path):
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert names(tmp_path) == []
+
+
+def test_a_folder_without_room_is_named_before_hdf5_meets_it(tmp_path, monkeypatch):
+    """HDF5 crashes the process where a write fails."""
+    check_room(tmp_path, 1000)
+
+    def fail(file, offset, size):
+        assert size == 2_000_000
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
+    with pytest.raises(OSError, match=r"must be writable and have 2.0 MB of room.*No space left"):
+        check_room(tmp_path, 2_000_000)
+    monkeypatch.delattr(os, "posix_fallocate")
+    check_room(tmp_path, 1000)
+    with pytest.raises(OSError, match="make room on its disk"):
+        check_room(tmp_path, 1 << 60)
+    assert names(tmp_path) == []
+
+
+def test_the_size_of_an_hdf5_file_is_bounded(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), *[keras.layers.Dense(7) for _ in range(9)]])
+    model.save_weights(tmp_path / "a.weights.h5")
+    assert (tmp_path / "a.weights.h5").stat().st_size < hdf5_size(model.variables)
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path)
+    with pytest.raises(OSError, match="name a folder inside it"), replacing(tmp_path):
+        raise AssertionError

@@ -1,13 +1,17 @@
 """`python -m torture`: attacks, prints a table, and with --write puts it on the page."""
 
 import argparse
+import gc
 import importlib
+import resource
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from torture import jobs, table
+from torture import jobs, pool, table
+from torture.table import Row
 
 ATTACKS = ("kills", "disks", "flips", "hostile", "fuzz")
 
@@ -18,8 +22,10 @@ def main() -> int:
     parser.add_argument("attacks", nargs="*", default=ATTACKS, help=f"of {', '.join(ATTACKS)}")
     parser.add_argument("--trials", type=int, default=50, help="attempts of each kind")
     parser.add_argument("--jobs", nargs="+", default=list(jobs.JOBS), help="commands to attack")
+    parser.add_argument("--workers", type=int, default=2, help="attempts at once")
     parser.add_argument("--write", action="store_true", help=f"write the table into {table.PAGE}")
     arguments = parser.parse_args()
+    start = time.monotonic()
     jobs.set_environment()
     warm_up()
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
@@ -27,10 +33,10 @@ def main() -> int:
         rows = _attack_all(arguments, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if arguments.write:
-        table.write_page(rows)
     faults = sum(row.tried - row.held for row in rows)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"{sum(row.tried for row in rows)} tried, {faults} did not hold")
+    print(f"{time.monotonic() - start:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processor")
     return int(faults > 0)
 
 
@@ -40,20 +46,25 @@ def warm_up() -> None:
         importlib.import_module(name)
     for name in ("sat_keras.plots", "sat_keras.analysis", "sat_keras.datasets.folder"):
         importlib.import_module(name)
+    gc.freeze()  # so that collections in children do not copy the parent's memory
 
 
-def _attack_all(arguments: argparse.Namespace, folder: Path) -> list[table.Row]:
+def _attack_all(arguments: argparse.Namespace, folder: Path) -> list[Row]:
     needs_jobs = {"kills", "disks", "flips"} & set(arguments.attacks)
     prepared = jobs.prepare(folder / "prepared", arguments.jobs) if needs_jobs else None
-    rows = []
+    tasks = []
     for name in arguments.attacks:
-        module = importlib.import_module(f"torture.{name}")
-        for row in module.attack(prepared, arguments.trials, folder):
-            table.print_row(row)
-            rows.append(row)
-            if arguments.write:
-                table.write_page([row])
-    return rows
+        tasks += importlib.import_module(f"torture.{name}").tasks(
+            prepared, arguments.trials, folder
+        )
+    rows: dict[str, Row] = {}
+    for found in pool.run(tasks, arguments.workers, folder):
+        for row in found:
+            rows.setdefault(row.attack, Row(row.attack)).merge(row)
+            table.print_row(rows[row.attack])
+        if arguments.write:
+            table.write_page(rows.values())
+    return list(rows.values())
 
 
 if __name__ == "__main__":

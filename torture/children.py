@@ -26,14 +26,16 @@ def run(
     before: Callable[[], None] | None = None,
     kill_after: float | None = None,
     log: str | os.PathLike = os.devnull,
+    number: int = signal.SIGKILL,
 ) -> int:
     """Runs a function in a child.
 
     Args:
         job: The function. Its result is the exit code, 0 for `None`.
         before: Function that the child calls first, one of this module's.
-        kill_after: Float, seconds after which the child is killed.
+        kill_after: Float, seconds after which the child gets a signal.
         log: File for the child's output.
+        number: Integer, the signal.
 
     Returns:
         Integer exit code, or the negative number of the signal that killed the child.
@@ -46,11 +48,13 @@ def run(
     if pid == 0:
         _child(job, before, log)
     status = _wait(pid, TIMEOUT if kill_after is None else kill_after)
+    if status is None and kill_after is not None:
+        os.kill(pid, number)
+        status = _wait(pid, TIMEOUT)
     if status is None:
         os.kill(pid, signal.SIGKILL)
-        status = os.waitpid(pid, 0)[1]
-        if kill_after is None:
-            raise TimeoutError(f"The child must end within {TIMEOUT:.0f} s. Received: {log}")
+        os.waitpid(pid, 0)
+        raise TimeoutError(f"The child must end within {TIMEOUT:.0f} s. Received: {log}")
     return os.waitstatus_to_exitcode(status)
 
 

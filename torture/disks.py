@@ -11,78 +11,79 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torture import children, jobs
+from torture.pool import Task, chunks
 from torture.table import Row
 
-TMPFS_KILOBYTES = (4, 16, 32, 64, 128, 256)
+TMPFS_SIZES = 10  # from a page to more than a job needs
+LIMITS = (1, 100, 400, 1000, 10_000, 100_000)
 
 
-def attack(prepared: jobs.Prepared, trials: int, folder: Path) -> Iterator[Row]:
-    """Yields a row for each job and kind of disk."""
+def tasks(prepared: jobs.Prepared, trials: int, folder: Path) -> list[Task]:
+    """Returns the tasks of each job and kind of disk."""
+    found: list[Task] = []
     for name in prepared.results:
-        yield limited(prepared, name, trials, folder)
-        yield full(prepared, name, folder)
-        yield read_only(prepared, name, folder)
-    for name in ("extraction", "training", "download"):
-        if name in prepared.results:
-            yield twice(prepared, name, max(1, trials // 10), folder)
+        for numbers in chunks(trials // 2 + 1):
+            found.append(functools.partial(limited, prepared, name, numbers, folder))
+        for attack in (full, read_only):
+            found.append(functools.partial(attack, prepared, name, folder))
+        found.append(functools.partial(twice, prepared, name, max(1, trials // 10), folder))
+    return found
 
 
-def limited(prepared: jobs.Prepared, name: str, trials: int, folder: Path) -> Row:
+def limited(prepared: jobs.Prepared, name: str, numbers: range, folder: Path) -> list[Row]:
     """Fails a job's changes of its folder, and its writes beyond a size, as a full disk does."""
-    row, draw = Row(f"{name}: a write fails"), random.Random(name)
-    for number in range(trials):
+    row, draw = Row(f"{name}: a write fails"), random.Random(f"{name} {numbers.start}")
+    for number in numbers:
         with _work(prepared, name, folder) as work:
-            change = draw.randint(1, prepared.changes[name])
+            change = 1 + (number - number // 3) % prepared.changes[name]
             before = children.at_change(change, work, children.disk_full)
-            if number % 3 == 0:
-                before = children.limit_size(draw.choice((1, 100, 400, 1000, 10_000)), False)
-            row.add(_fails_then_works(prepared, name, work, before, checked=number % 3 > 0))
-    return row
+            if number % 3 == 2:
+                before = children.limit_size(draw.choice(LIMITS), False)
+            row.add(_fails_then_works(prepared, name, work, before, checked=number % 3 < 2))
+    return [row]
 
 
-def full(prepared: jobs.Prepared, name: str, folder: Path) -> Row:
+def full(prepared: jobs.Prepared, name: str, folder: Path) -> list[Row]:
     """Runs a job on small tmpfs mounts, then again with room."""
     row = Row(f"{name} on a full disk (tmpfs)")
-    for kilobytes in TMPFS_KILOBYTES:
+    needed = sum(path.stat().st_size for path in (prepared.folder / jobs.OUTPUTS[name]).rglob("*"))
+    for number in range(TMPFS_SIZES):
+        kilobytes = round(4 * (max(needed / 2000, 8)) ** (number / (TMPFS_SIZES - 1)))
         with _work(prepared, name, folder) as work:
-            target = work / jobs.OUTPUTS[name][0]
-            if target.suffix:
-                row.skipped = "writes a single file"
-                return row
+            target = work / jobs.OUTPUTS[name]
             target.mkdir()
             mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(target)]
             if subprocess.run(mount, capture_output=True).returncode:
                 row.skipped = "mounts need the superuser"
-                return row
+                return [row]
             try:
                 grow = ["mount", "-o", "remount,size=64m", str(target)]
                 row.add(_fails_then_works(prepared, name, work, None, grow))
             finally:
                 subprocess.run(["umount", str(target)], check=False)
-    return row
+    return [row]
 
 
-def read_only(prepared: jobs.Prepared, name: str, folder: Path) -> Row:
+def read_only(prepared: jobs.Prepared, name: str, folder: Path) -> list[Row]:
     """Runs a job with a write-protected folder for its results, then with a writable one."""
     row = Row(f"{name} into a write-protected folder")
     with _work(prepared, name, folder) as work:
-        target = work / jobs.OUTPUTS[name][0]
-        target = target.parent if target.suffix else target
-        target.mkdir(exist_ok=True)
+        target = work / jobs.OUTPUTS[name]
+        target.mkdir()
         bind = ["mount", "--bind", str(target), str(target)]
         if subprocess.run(bind, capture_output=True).returncode:
             row.skipped = "mounts need the superuser"
-            return row
+            return [row]
         try:
             subprocess.run(["mount", "-o", "remount,ro,bind", str(target)], check=True)
             writable = ["mount", "-o", "remount,rw,bind", str(target)]
             row.add(_fails_then_works(prepared, name, work, None, writable))
         finally:
             subprocess.run(["umount", str(target)], check=False)
-    return row
+    return [row]
 
 
-def twice(prepared: jobs.Prepared, name: str, trials: int, folder: Path) -> Row:
+def twice(prepared: jobs.Prepared, name: str, trials: int, folder: Path) -> list[Row]:
     """Runs a job in two processes at once, then once more."""
     row = Row(f"{name} in two processes at once")
     for _ in range(trials):
@@ -96,7 +97,7 @@ def twice(prepared: jobs.Prepared, name: str, trials: int, folder: Path) -> Row:
             os.waitpid(first, 0)
             code = children.run(run, log=log)
             row.add(_difference(prepared, name, work, code, log))
-    return row
+    return [row]
 
 
 @contextlib.contextmanager
@@ -124,7 +125,7 @@ def _fails_then_works(
     if code < 0:
         return f"the process crashed (signal {-code})"
     # With a limit of the size the log is cut as well, so that its message is not checked.
-    if code and checked and not any(str(part) in last for part in (work, *jobs.OUTPUTS[name])):
+    if code and checked and not any(str(part) in last for part in (work, jobs.OUTPUTS[name])):
         return f"the error names no file: {last[:120]}"
     if repair:
         subprocess.run(repair, check=True)

@@ -1,61 +1,56 @@
 """A flipped bit in every kind of saved file: an error that names the file, or the same contents."""
 
 import functools
+import io
 import random
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torture import children, jobs, table
+import numpy as np
+
+from torture import children, jobs, kills
+from torture.pool import Task
 from torture.table import Row
 
-
-def attack(prepared: jobs.Prepared, trials: int, folder: Path) -> Iterator[Row]:
-    """Yields a row for each kind of file. All run in one child, for TensorFlow."""
-    results = folder / "flips.json"
-
-    def child() -> None:
-        rows = [flip(*kind, trials) for kind in kinds(prepared.folder, folder)]
-        table.save(rows, results)
-
-    if children.run(child, log=folder / "flips.txt"):
-        raise RuntimeError((folder / "flips.txt").read_text(encoding="utf-8")[-2000:])
-    yield from table.load(results)
+Found = tuple[Path, Callable[[], Any]] | None  # a file and a function that reads it
 
 
-def kinds(prepared: Path, folder: Path) -> Iterator[tuple[str, Path, Callable[[], Any]]]:
-    """Yields the name of each kind of file, one of them, and a function that reads it."""
+def tasks(prepared: jobs.Prepared, trials: int, folder: Path) -> list[Task]:
+    """Returns a task for each kind of file."""
+    return [functools.partial(flip, kind, prepared, 2 * trials, folder) for kind in KINDS]
+
+
+def flip(kind: str, prepared: jobs.Prepared, trials: int, folder: Path) -> list[Row]:
+    """Flips random bits of a file, one at a time.
+
+    Args:
+        kind: Key of `KINDS`.
+        prepared: Uninterrupted runs.
+        trials: Integer, number of bits.
+        folder: Folder for the attempts.
+    """
+    row = Row(f"flipped bit in {kind}")
     work = Path(tempfile.mkdtemp(dir=folder)) / "work"
-    shutil.copytree(prepared, work)
-    cache = next((work / "features").iterdir())
-    run, export = work / "run", work / "export"
-    yield "feature shard", next(cache.glob("*.f16")), functools.partial(_features, cache)
-    yield "feature manifest", cache / "manifest.json", functools.partial(_features, cache)
-    if run.is_dir():
-        yield "training state", run / "state.json", functools.partial(_state, run)
-        yield "training config", run / "config.json", functools.partial(_description, run)
-        yield "model.keras", run / "model.keras", functools.partial(_model, run)
-    if export.is_dir():
-        weights = next(export.glob("*.weights.h5"))
-        yield "export's weights", weights, functools.partial(_model, export)
-        yield "export's config", export / "config.json", functools.partial(_description, export)
-
-
-def flip(name: str, path: Path, read: Callable[[], Any], trials: int) -> Row:
-    """Flips random bits of a file, one at a time."""
-    row = Row(f"flipped bit in {name}")
+    shutil.copytree(prepared.folder, work)
+    found = KINDS[kind](work)
+    if found is None:
+        row.skipped = "its job was not run"
+        return [row]
+    path, read = found
     original, expected = path.read_bytes(), read()
-    draw = random.Random(name)
+    draw = random.Random(kind)
     for _ in range(trials):
         bit = draw.randrange(8 * len(original))
         damaged = bytearray(original)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         row.add(_fault(path, read, expected))
-    path.write_bytes(original)
-    return row
+    shutil.rmtree(work.parent, ignore_errors=True)
+    return [row]
 
 
 def _fault(path: Path, read: Callable[[], Any], expected: Any) -> str | None:
@@ -98,3 +93,70 @@ def _model(folder: Path) -> Any:
     captioner = load_pretrained(folder, encoder=False)
     words = captioner.tokenizer.get_vocabulary()
     return [weight.tobytes() for weight in captioner.get_weights()], words, captioner.config
+
+
+def _checkpoint(run: Path) -> str:
+    from sat_keras.data.files import check_sum
+    from sat_keras.training.state import read_state
+
+    state = read_state(run)
+    check_sum(run / str(state.checkpoint), state.sha256)
+    return str(state.sha256)
+
+
+def _unpacked(archive: Path) -> dict[str, str]:
+    from sat_keras.datasets.download import unpack
+
+    into = archive.parent / "into"
+    shutil.rmtree(into, ignore_errors=True)
+    return jobs.files_of(unpack(archive, into), "*.jpg")
+
+
+def _reads(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Found]:
+    """Returns a function that finds a file in a work folder, and what reads its folder."""
+
+    def find(work: Path) -> Found:
+        path = next(work.glob(name), None)
+        return path and (path, functools.partial(read, path.parent))
+
+    return find
+
+
+def _stopped(work: Path) -> Found:
+    """Stops a training in its second epoch."""
+    if not (work / "run").is_dir():
+        return None
+    shutil.rmtree(work / "run")
+    run = functools.partial(jobs.JOBS["training"].command, work)
+    children.run(run, functools.partial(kills.die_in_scoring, 2, 0.0))
+    path = next((work / "run" / "backup").glob("*.weights.h5"))
+    return path, functools.partial(_checkpoint, work / "run")
+
+
+def _zip(work: Path) -> Found:
+    path = work / "published" / "set.zip"
+    return path, functools.partial(_unpacked, path)
+
+
+def _tar(work: Path) -> Found:
+    path, random = work / "published" / "set.tar.gz", np.random.default_rng(0)
+    with tarfile.open(path, "w:gz") as archive:
+        for number in range(5):
+            member = tarfile.TarInfo(f"pictures/{number}.jpg")
+            member.size = 2000
+            archive.addfile(member, io.BytesIO(random.bytes(member.size)))
+    return path, functools.partial(_unpacked, path)
+
+
+KINDS: dict[str, Callable[[Path], Found]] = {
+    "feature shard": _reads("features/*/*.f16", _features),
+    "feature manifest": _reads("features/*/manifest.json", _features),
+    "training state": _reads("run/state.json", _state),
+    "training config": _reads("run/config.json", _description),
+    "model.keras": _reads("run/model.keras", _model),
+    "checkpoint": _stopped,
+    "export's weights": _reads("export/*/*.weights.h5", _model),
+    "export's config": _reads("export/*/config.json", _description),
+    "zip archive": _zip,
+    "tar.gz archive": _tar,
+}

@@ -4,37 +4,35 @@ They may refuse it with a `ValueError` or `OSError` and must raise nothing else.
 has no wheels for every Python, the picture reader is fuzzed guided by coverage as well.
 """
 
+import functools
 import importlib.util
 import io
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torture import children, jobs, table
+from torture import jobs
+from torture.pool import Task
 from torture.table import Row
 
 EXAMPLES_A_TRIAL = 20
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def attack(prepared: jobs.Prepared | None, trials: int, folder: Path) -> Iterator[Row]:
-    """Yields a row for each reader. All run in one child, for TensorFlow."""
+def tasks(prepared: jobs.Prepared | None, trials: int, folder: Path) -> list[Task]:
+    """Returns a task for hypothesis and one for atheris."""
     del prepared
-    results = folder / "fuzz.json"
+    examples = trials * EXAMPLES_A_TRIAL
 
-    def child() -> None:
+    def fuzz_all() -> list[Row]:
         work = Path(tempfile.mkdtemp(dir=folder))
-        rows = [
-            fuzz(name, strategy, read, trials * EXAMPLES_A_TRIAL)
-            for name, strategy, read in _targets(work)
-        ]
-        table.save(rows, results)
+        return [fuzz(name, strategy, read, examples) for name, strategy, read in _targets(work)]
 
-    if children.run(child, log=folder / "fuzz.txt"):
-        raise RuntimeError((folder / "fuzz.txt").read_text(encoding="utf-8")[-2000:])
-    yield from table.load(results)
-    yield _atheris(trials * EXAMPLES_A_TRIAL * 10, folder)
+    return [fuzz_all, functools.partial(_atheris, examples * 10, folder)]
 
 
 def fuzz(name: str, strategy: Any, read: Callable[[Any], Any], examples: int) -> Row:
@@ -109,15 +107,6 @@ def _targets(work: Path) -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
 
 def _pictures(st: Any) -> Any:
     """Returns a strategy of small pictures in which bytes are replaced, and of any bytes."""
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype("uint8")
-    files = []
-    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"):
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, kind)
-        files.append(file.getvalue())
 
     def damaged(data: bytes, changes: list[tuple[int, int]], end: int) -> bytes:
         found = bytearray(data)
@@ -127,36 +116,39 @@ def _pictures(st: Any) -> Any:
 
     changes = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6)
     ends = st.just(0) | st.integers(1, 300)
-    return st.builds(damaged, st.sampled_from(files), changes, ends) | st.binary()
+    return st.builds(damaged, st.sampled_from(picture_files()), changes, ends) | st.binary()
 
 
-def _atheris(runs: int, folder: Path) -> Row:
+def picture_files() -> list[bytes]:
+    """Returns a small picture in each format."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype("uint8")
+    files = []
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind)
+        files.append(file.getvalue())
+    return files
+
+
+def _atheris(runs: int, folder: Path) -> list[Row]:
     """Fuzzes the picture reader by atheris, where it is installed."""
     row = Row("pictures, guided by coverage (atheris)")
     if importlib.util.find_spec("atheris") is None:
-        row.skipped = "atheris is not installed"
-        return row
-
-    def child() -> None:
-        import sys
-
-        import atheris
-
-        from sat_keras import load_image
-
-        path = folder / "atheris.jpg"
-
-        def read(data: bytes) -> None:
-            path.write_bytes(data)
-            try:
-                load_image(path)
-            except (ValueError, OSError):
-                return
-
-        atheris.Setup([sys.argv[0], f"-runs={runs}"], read)
-        atheris.Fuzz()
-
-    row.tried = runs
-    code = children.run(child, log=folder / "atheris.txt")
-    row.held, row.found = (runs, []) if code == 0 else (0, ["an error or a crash"])
-    return row
+        row.skipped = "atheris is not installed (pip install 'sat-keras[fuzz]', on Linux)"
+        return [row]
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, data in enumerate(picture_files()):
+        (corpus / str(number)).write_bytes(data)
+    command = [sys.executable, "-m", "torture.guided", f"-runs={runs}", "-seed=1", str(corpus)]
+    log = folder / "atheris.txt"
+    with log.open("wb") as output:
+        code = subprocess.run(command, stdout=output, stderr=output, cwd=ROOT).returncode
+    row.tried, row.held = runs, runs
+    if code:
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
+        row.held, row.found = runs - 1, [text[-150:]]
+    return [row]

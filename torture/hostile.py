@@ -15,25 +15,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torture import children, jobs, table
+from torture import jobs
+from torture.pool import Task
 from torture.table import Row
 
 SECONDS = 30.0  # after which a refusal counts as hanging
 
 
-def attack(prepared: jobs.Prepared | None, trials: int, folder: Path) -> Iterator[Row]:
-    """Yields a row for each kind of file. All run in one child, for TensorFlow."""
-    del prepared, trials  # a fixed list of files
-    results = folder / "hostile.json"
+def tasks(prepared: jobs.Prepared | None, trials: int, folder: Path) -> list[Task]:
+    """Returns one task: the list of files is fixed."""
+    del prepared, trials
 
-    def child() -> None:
+    def refuse_all() -> list[Row]:
         work = Path(tempfile.mkdtemp(dir=folder)) / "work"
         work.mkdir()
-        table.save([refuse(name, cases) for name, cases in _kinds(work)], results)
+        return [refuse(name, cases) for name, cases in _kinds(work)]
 
-    if children.run(child, log=folder / "hostile.txt"):
-        raise RuntimeError((folder / "hostile.txt").read_text(encoding="utf-8")[-2000:])
-    yield from table.load(results)
+    return [refuse_all]
 
 
 def refuse(name: str, cases: dict[str, Callable[[], Any]]) -> Row:

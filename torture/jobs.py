@@ -51,7 +51,9 @@ def eager_main(*arguments: Any) -> int:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.run_functions_eagerly(True)
-    return main([str(argument) for argument in (*arguments, "--quiet", "--debug")])
+    # Converting functions of pipelines takes a third of the time and changes nothing here.
+    command = tf.autograph.experimental.do_not_convert(main)
+    return command([str(argument) for argument in (*arguments, "--quiet", "--debug")])
 
 
 def make_data(folder: Path, pictures: int = 8) -> Path:
@@ -84,12 +86,13 @@ def _train(folder: Path) -> int:
 
 
 def _export(folder: Path) -> int:
-    return eager_main("export", folder / "run", folder / "export")
+    return eager_main("export", folder / "run", folder / "export" / "captioner")
 
 
 def _evaluate(folder: Path) -> int:
     os.environ["PATH"] = ""  # without Java: METEOR and SPICE take seconds and are not attacked
-    out = ("--out", folder / "results.json", "--captions", folder / "captions.json", "--overwrite")
+    results, captions = (folder / "evaluation" / f"{name}.json" for name in ("results", "captions"))
+    out = ("--out", results, "--captions", captions, "--overwrite")
     return eager_main("evaluate", folder / "run", "--split", "test", "--occlusion", "0", *out)
 
 
@@ -134,8 +137,8 @@ def _trained(folder: Path) -> Any:
 
 
 def _evaluated(folder: Path) -> Any:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    captions = json.loads((folder / "evaluation" / "captions.json").read_text(encoding="utf-8"))
     return sorted(results), captions
 
 
@@ -149,13 +152,13 @@ JOBS = {
         Job("download", (), _download, lambda folder: files_of(folder / "downloads", "*.jpg")),
     )
 }
-# What a job writes, relative to the work folder.
+# The folder that a job writes, relative to the work folder.
 OUTPUTS = {
-    "extraction": ("features",),
-    "training": ("run",),
-    "export": ("export",),
-    "evaluation": ("results.json", "captions.json"),
-    "download": ("downloads",),
+    "extraction": "features",
+    "training": "run",
+    "export": "export",
+    "evaluation": "evaluation",
+    "download": "downloads",
 }
 
 
@@ -206,7 +209,7 @@ def prepare(folder: Path, names: Iterable[str] = ()) -> Prepared:
 
 def copy_for(job: Job, prepared: Path, folder: Path) -> None:
     """Copies a prepared folder without a job's own output, as before the job."""
-    shutil.copytree(prepared, folder, ignore=lambda _, names: set(OUTPUTS[job.name]) & set(names))
+    shutil.copytree(prepared, folder, ignore=lambda _, names: {OUTPUTS[job.name]} & set(names))
 
 
 def set_environment() -> None:

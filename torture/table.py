@@ -22,6 +22,7 @@ class Row:
         held: Integer, attempts after which everything was as it should be.
         found: List of what was not, one sentence each.
         skipped: Reason if nothing was tried.
+        seconds: Float, wall time of the tasks that end with this row.
     """
 
     attack: str
@@ -29,6 +30,7 @@ class Row:
     held: int = 0
     found: list[str] = dataclasses.field(default_factory=list)
     skipped: str = ""
+    seconds: float = 0.0
 
     def add(self, fault: str | None) -> None:
         """Counts an attempt, which held unless there is a fault."""
@@ -37,10 +39,18 @@ class Row:
         if fault is not None:
             self.found.append(fault)
 
+    def merge(self, other: "Row") -> None:
+        """Adds the attempts of another row of this attack."""
+        self.tried += other.tried
+        self.held += other.held
+        self.found += other.found
+        self.skipped = self.skipped or other.skipped
+        self.seconds += other.seconds
+
 
 def print_row(row: Row) -> None:
-    """Prints a row and what was found."""
-    print(_line(row), flush=True)
+    """Prints a row, its seconds and what was found."""
+    print(f"{_line(row)} {row.seconds:.0f} s", flush=True)
     for fault in dict.fromkeys(row.found):
         print(f"    {fault}", flush=True)
 

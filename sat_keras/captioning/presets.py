@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from sat_keras.config.config import Config
-from sat_keras.data.files import check_sum, read_json, replacing, sha256, write_json
+from sat_keras.data.files import (
+    check_room,
+    check_sum,
+    hdf5_size,
+    read_json,
+    replacing,
+    sha256,
+    write_json,
+)
 from sat_keras.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -212,6 +220,7 @@ def save_preset(
             shutil.copytree(folder, partial, ignore=ignored)
         partial.mkdir(exist_ok=True)
         half = copy_captioner(captioner, encoder if in_model else None, "float16")
+        check_room(partial, hdf5_size(half.variables))
         half.save_weights(partial / name)
         description = {
             "format": FORMAT,

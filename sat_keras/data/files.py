@@ -1,13 +1,16 @@
 """Atomic writing: a file or folder appears under its name only when it is complete."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,8 @@ def replacing(path: str | os.PathLike, sync: bool = True, overwrite: bool = True
         `Path` to write to.
 
     Raises:
-        OSError: If the file cannot be written, or the folder exists and `overwrite` is `False`.
+        OSError: If the file cannot be written, the folder exists and `overwrite` is `False`, or the
+            folder is a mount point.
 
     Example:
     >>> with replacing("table.csv") as partial:
@@ -41,6 +45,10 @@ def replacing(path: str | os.PathLike, sync: bool = True, overwrite: bool = True
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.ismount(path):
+        raise OSError(
+            f"A mount point cannot be replaced; name a folder inside it to write. Received: {path}"
+        )
     partial = path.with_name(f"{_PREFIX}{uuid.uuid4().hex}{path.suffix[:20]}")
     outdated = partial.with_name(f"{partial.name}.outdated")
     try:
@@ -145,6 +153,40 @@ def check_sum(path: str | os.PathLike, expected: str | None) -> None:
             f"The file {path} is damaged: its SHA-256 must be {expected}; get it again. "
             f"Received: {found}"
         )
+
+
+def check_room(folder: str | os.PathLike, needed: int) -> None:
+    """Checks that a folder can take a file of a size, by reserving its room for a moment.
+
+    Called before HDF5 writes: where a write fails on a full disk, HDF5 crashes the process.
+
+    Args:
+        folder: Path of a folder that exists.
+        needed: Integer, bytes.
+
+    Raises:
+        OSError: If there is no room, or no permission.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, needed)
+            elif shutil.disk_usage(folder).free < needed:  # macOS
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(
+            f"The folder {folder} must be writable and have {needed / 1e6:.1f} MB of room; make "
+            f"room on its disk, or choose another folder. Received: {error.strerror}"
+        ) from error
+
+
+def hdf5_size(variables: Iterable[Any]) -> int:
+    """Returns a bound on the size of an HDF5 file of variables of at most 32 bits, in bytes.
+
+    Args:
+        variables: Keras variables.
+    """
+    return (1 << 16) + sum((1 << 13) + 4 * math.prod(variable.shape) for variable in variables)
 
 
 def remove_partials(folder: str | os.PathLike, older_than: float = 3600.0) -> None:

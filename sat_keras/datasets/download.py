@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import gzip
 import hashlib
 import json
@@ -221,22 +222,29 @@ def _extract(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as opened:
                 opened.extractall(folder, filter=_tar_filter(check))
+                _check_end(opened)
     except (*damaged, *broken_stream) as error:
-        raise ValueError(
-            f"The archive {archive} is damaged or incomplete; delete it and get it again. "
-            f"Received: {error}"
-        ) from error
+        raise _damaged(archive, error) from error
     except RuntimeError as error:  # encrypted, or of an unknown compression
         raise ValueError(
             f"The archive {archive} cannot be unpacked; unpack it by hand into {archive.parent}. "
             f"Received: {error}"
         ) from error
     except OSError as error:
+        if error.errno is None:  # a broken stream of bzip2
+            raise _damaged(archive, error) from error
         raise OSError(
             f"The archive {archive} cannot be unpacked into {folder.parent}; check permissions, "
             "the room on the disk and the names in the archive. "
             f"Received: {error.strerror or error}"
         ) from error
+
+
+def _damaged(archive: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"The archive {archive} is damaged or incomplete; delete it and get it again. "
+        f"Received: {error}"
+    )
 
 
 def _size_check(archive: Path, folder: Path) -> Callable[[int], None]:
@@ -250,7 +258,8 @@ def _size_check(archive: Path, folder: Path) -> Callable[[int], None]:
                 f"is; delete it and get it again. Received: {unpacked} bytes of {packed}"
             )
         if unpacked > free:
-            raise OSError(f"{unpacked / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
+            text = f"{unpacked / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
+            raise OSError(errno.ENOSPC, text)
 
     return check
 
@@ -266,6 +275,17 @@ def _tar_filter(check: Callable[[int], None]) -> Callable:
         return tarfile.data_filter(member, path)
 
     return extraction_filter
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Reads what follows the last file: zeros, and the checksum of the compression.
+
+    `tarfile` takes a damaged header for the end, and does not read as far as the checksum.
+    """
+    stream = archive.fileobj
+    while stream is not None and (rest := stream.read(1 << 20)):
+        if any(rest):
+            raise tarfile.ReadError("something that is no file follows the last file")
 
 
 def _unpacked_folder(root: str | os.PathLike, archive_name: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sat_keras.data.files import check_sum, replacing, sha256
+from sat_keras.data.files import check_room, check_sum, hdf5_size, replacing, sha256
 from sat_keras.paper.captioner import Captioner
 from sat_keras.training.callbacks import CheckFiniteLoss
 from sat_keras.training.pretrained import MODEL_FILE, save_model
@@ -85,8 +85,12 @@ class Checkpoint(keras.callbacks.Callback):
 
         Raises:
             ValueError: If the checkpoint cannot be read.
+            OSError: If there is no room for the files of the training.
         """
         self._rename_model()
+        # A checkpoint, the one before it, and the model.
+        files = 3 if self.state.checkpoint is None else 2
+        check_room(self.folder, files * hdf5_size(_saved_variables(captioner)))
         if self.state.checkpoint is None:
             return
         path = self.folder / self.state.checkpoint
@@ -240,6 +244,7 @@ def save_weights(captioner: Captioner, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.unlink(missing_ok=True)
+        check_room(path.parent, hdf5_size(_saved_variables(captioner)))
         captioner.save_weights(path)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -267,6 +272,10 @@ def write_log(state: TrainingState, folder: Path) -> None:
 def _values(variables: Sequence[Any]) -> list[Any]:
     """Returns the values of variables for JSON, which keeps every bit of them."""
     return [ops.convert_to_numpy(variable).tolist() for variable in variables]
+
+
+def _saved_variables(captioner: Captioner) -> list[Any]:
+    return [*captioner.variables, *captioner.optimizer.variables]
 
 
 def _has_schedule(captioner: Captioner) -> bool:
