@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -488,14 +490,52 @@ def test_figures_are_drawn_only_where_asked(trained, camera, capsys):
     assert [path.name for path in camera.parent.iterdir()] == ["camera.png"]
 
 
-def test_sentences_come_before_figures_that_cannot_be_written(trained, camera, capsys):
-    assert cli.main(caption_command(trained, "camera.png", "--out", "camera.png/figures")) == 1
+def test_sentences_come_before_figures_that_cannot_be_written(trained, camera, capsys, monkeypatch):
+    def fail(figure, path, description):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("sat_keras.plots.save_figure", fail)
+    assert cli.main(caption_command(trained, "camera.png", "--out", "figures")) == 1
     output = capsys.readouterr()
     assert output.out.startswith("camera.png: ")
     (line,) = output.err.splitlines()
-    assert "not a directory" in line
+    assert "no space left on device" in line
     assert "[Errno" not in line
-    assert "camera.png/figures" in line
+    assert "figures/camera.png" in line
+
+
+@pytest.mark.parametrize("reason", ["a file", "no permission", "no room"])
+def test_what_cannot_be_written_is_said_before_any_work(
+    reason, trained, camera, capsys, monkeypatch
+):
+    """Nothing is loaded: no model, no data set, no encoder."""
+    number = {"no permission": errno.EROFS, "no room": errno.ENOSPC}.get(reason)
+    Path("folder").touch() if reason == "a file" else Path("folder").mkdir()
+
+    def fail(dir, **options):
+        raise OSError(number, os.strerror(number))
+
+    if number:
+        monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    for name in ("evaluate.load_splits", "train.load_splits", "features.load_splits"):
+        monkeypatch.setattr(f"sat_keras.cli.{name}", lambda *_, **__: pytest.fail("loaded data"))
+    pretrained = "sat_keras.training.pretrained.load_pretrained"
+    monkeypatch.setattr(pretrained, lambda *_, **__: pytest.fail("loaded a model"))
+    commands = [
+        caption_command(trained, "camera.png", "--out", "folder/figures"),
+        ["evaluate", str(trained), "--out", "folder/results.json"],
+        ["evaluate", str(trained), "--report", "folder/report"],
+        ["export", str(trained), "folder/captioner"],
+        ["export", str(trained), "folder/captioner", "--format", "onnx"],
+        train_command("folder/run"),
+        ["features", "--dataset", "scenes", "--out", "folder/features"],
+    ]
+    for command in commands:
+        line = error_of(command, capsys)
+        assert "folder" in line
+        assert "[Errno" not in line
+        if number:
+            assert os.strerror(number).lower() in line.lower()
 
 
 def test_a_folder_of_photos_is_captioned_in_every_format(trained, camera, capsys):

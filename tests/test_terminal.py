@@ -1,6 +1,7 @@
 """What commands print beside their results: no log lines of libraries, and help at once."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from sat_keras.cli import compare, quiet
+from sat_keras.cli.caption import _print_sentences
+from sat_keras.cli.errors import printable, sentence
 from sat_keras.evaluation import PROTOCOLS
 
 LOG_LINES = (
@@ -32,6 +35,7 @@ def run(repository, folder, *words):
     )
 
 
+@pytest.mark.processes
 def test_a_caption_is_all_that_is_printed(repository, tmp_path):
     """TensorFlow is loaded, finds no GPU, and compiles."""
     Image.new("RGB", (64, 64), "red").save(tmp_path / "photo.png")
@@ -41,6 +45,7 @@ def test_a_caption_is_all_that_is_printed(repository, tmp_path):
     assert line.startswith("photo.png: ")
 
 
+@pytest.mark.processes
 def test_words_are_counted_without_log_lines(repository, tmp_path):
     """tensorflow-text is loaded too."""
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
@@ -82,3 +87,22 @@ def test_an_error_during_the_import_leaves_stderr_as_it_was(capfd):
         raise ImportError
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "cause\nafter\n"
+
+
+# Clears the screen, sets the title, a link, bold as one character, a line break, no UTF-8.
+HOSTILE = "a\x1b[2J\x1b]0;t\x07\x1b]8;;x\x1b\\\x9b1m\nphoto.jpg: a dog\udcff\x7f.jpg"
+
+
+@pytest.mark.parametrize("sentences", [["a cat"], ["a cat", "a dog"]])
+def test_the_name_of_a_file_cannot_steer_the_terminal(sentences, capsys):
+    _print_sentences(HOSTILE, sentences)
+    found = capsys.readouterr().out
+    assert len(found.splitlines()) == (1 if len(sentences) == 1 else 3)
+    assert all(line.isprintable() for line in found.splitlines())
+    for error in (ValueError(f"Received: {HOSTILE}"), OSError(2, "No such file", HOSTILE)):
+        assert sentence(error).isprintable()
+
+
+def test_escaped_control_characters_are_those_of_json():
+    assert json.loads(f'"{printable(HOSTILE[5:9])}"') == HOSTILE[5:9]
+    assert printable("été 犬 🐕.jpg") == "été 犬 🐕.jpg"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sat_keras.cli import options
-from sat_keras.cli.errors import sentence
-from sat_keras.cli.files import free_path, note
+from sat_keras.cli.errors import printable, sentence
+from sat_keras.cli.files import check_writable, free_path, note
 from sat_keras.cli.inputs import dataset_of, load_splits, search_options
 from sat_keras.config.fields import COUNT
 
@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     from sat_keras.training.pretrained import load_pretrained, pretrained_folder
 
     folder = pretrained_folder(arguments.model)
+    if arguments.out:
+        check_writable(arguments.out)
     photos = _photos(arguments, folder)
     captioner = load_pretrained(folder, arguments.encoder_weights)
     if arguments.out and not hasattr(captioner, "decoder"):
@@ -87,7 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"sat-keras: {sentence(error, arguments)}", file=sys.stderr)
             num_failed += 1
     if arguments.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        text = json.dumps(rows, indent=2, ensure_ascii=False)
+        print("\n".join(map(printable, text.split("\n"))))
     elif arguments.csv:
         writer = csv.DictWriter(sys.stdout, ("image", "rank", "caption", "log_probability"))
         writer.writeheader()
@@ -147,11 +150,11 @@ def _caption_one(
 
 def _print_sentences(photo: str, sentences: Sequence[str]) -> None:
     if len(sentences) == 1:
-        print(f"{photo}: {sentences[0]}", flush=True)
+        print(printable(f"{photo}: {sentences[0]}"), flush=True)
         return
-    print(f"{photo}:")
+    print(printable(f"{photo}:"))
     for rank, text in enumerate(sentences, 1):
-        print(f"  {rank}. {text}", flush=True)
+        print(printable(f"  {rank}. {text}"), flush=True)
 
 
 def _draw(captioner: Any, picture: Any, found: Any, path: Path) -> None:

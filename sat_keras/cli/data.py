@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_keras.cli import options
+from sat_keras.cli.errors import printable
 from sat_keras.cli.inputs import label
 
 SUMMARY = "Check a folder of photos and captions, or another data set, before a training."
@@ -117,6 +118,6 @@ def _print(name: str, found: Mapping[str, Any], model: str | None) -> None:
 def _print_list(name: str, what: str, lines: Sequence[str]) -> None:
     print(f"  {name:9} {len(lines):,} {what}")
     for line in lines[:_SHOWN]:
-        print(f"    {line}")
+        print(printable(f"    {line}"))
     if len(lines) > _SHOWN:
         print(f"    and {len(lines) - _SHOWN:,} more")

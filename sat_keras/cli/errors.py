@@ -11,8 +11,21 @@ from typing import Any
 
 from sat_keras.cli.options import FIELDS, flag
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Python arguments whose option has another name.
 _ALIASES = {"cnn": "encoder", "weights": "encoder_weights", "only": "split"}
+
+
+def printable(text: str) -> str:
+    """Returns a text with its control characters escaped as in JSON, for a terminal.
+
+    The name of a file may hold sequences that move the cursor, a line break, or bytes that are no
+    UTF-8.
+
+    Args:
+        text: The text.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def sentence(error: BaseException, arguments: argparse.Namespace | None = None) -> str:
@@ -34,7 +47,7 @@ def sentence(error: BaseException, arguments: argparse.Namespace | None = None) 
     known = {*FIELDS, *getattr(arguments, "options", vars(arguments))} if arguments else set()
     for argument in (r"`(\w+)(?:=([^`]*))?`", r"\b(\w+)=('[^']*'|\"[^\"]*\"|[\w.-]*\w)"):
         text = re.sub(argument, lambda found: _as_option(found, known), text)
-    return text
+    return printable(text)
 
 
 def _cause(text: str) -> str:
@@ -69,7 +82,7 @@ def short_warnings() -> Iterator[None]:
     def show(message: Any, category: Any, filename: str, *_: Any, **__: Any) -> None:
         if str(Path(filename).resolve()).startswith(package) and str(message) not in shown:
             shown.add(str(message))
-            print(f"sat-keras: warning: {message}", file=sys.stderr)
+            print(f"sat-keras: warning: {printable(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)

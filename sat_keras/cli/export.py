@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from sat_keras.cli import options
+from sat_keras.cli.files import check_writable
 
 SUMMARY = "Write a captioner to share it, or to run it without sat-keras."
 USAGE = "MODEL FOLDER"
@@ -55,6 +56,7 @@ def _export_model(arguments: argparse.Namespace) -> None:
         raise ValueError(f"FOLDER must be new or empty; choose another. Received: {folder}")
     if folder.exists():
         folder.rmdir()
+    check_writable(folder)
     weights = arguments.encoder_weights
     captioner = load_pretrained(pretrained_folder(arguments.model), weights)
     captioner.export(folder, format=FORMATS[arguments.format])
@@ -91,12 +93,14 @@ def check_folder(folder: str | Path) -> None:
 
     Raises:
         ValueError: If it is a file, holds a training, or files of the same names.
+        OSError: If there is no permission or no room to write.
     """
     from sat_keras.training.pretrained import CONFIG_FILE, read_description
 
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"FOLDER must be a folder to write. Received: the file {folder}")
+    check_writable(folder)
     taken = [CONFIG_FILE, "decoder.weights.h5", "captioner.weights.h5"]
     if not any((folder / name).exists() for name in taken):
         return

@@ -3,7 +3,7 @@
 import argparse
 
 from sat_keras.cli import options
-from sat_keras.cli.files import note
+from sat_keras.cli.files import check_writable, note
 from sat_keras.cli.inputs import dataset_of, default_features, encoder_weights, load_splits
 
 SUMMARY = "Compute the annotation vectors of a data set's pictures before a training."
@@ -39,10 +39,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = options.make_config(arguments).replace(encoder_trainable=False)
     dataset = dataset_of(arguments)
+    out = arguments.out or default_features(dataset["name"])
+    check_writable(out)
     table = load_splits(dataset, [arguments.split] if arguments.split else ("train", "dev"))
     keras.utils.set_random_seed(config.seed)
     encoder = make_encoder(config, encoder_weights(arguments, config), config.precision)
-    out = arguments.out or default_features(dataset["name"])
     for split, part in table.groupby("split", sort=False):
         note(arguments, f"{split}: {part['image_id'].nunique()} pictures")
         cache = extract_features(

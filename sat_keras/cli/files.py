@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sat_keras.cli.errors import printable
+
+RESULTS_SIZE = 1 << 20  # of scores or captions, in bytes
+
 
 def check_target(option: str, path: str | Path | None, overwrite: bool = False) -> None:
-    """Refuses, before any work is done, a file that must not be replaced.
+    """Refuses, before any work is done, a file that must not be replaced or cannot be written.
 
     Results are recognised by the command that they record. Other files that exist are only
     replaced with --overwrite.
@@ -21,13 +25,14 @@ def check_target(option: str, path: str | Path | None, overwrite: bool = False) 
     Raises:
         ValueError: If the path is a folder's or lies in a file.
         FileExistsError: If there is a file that this program did not write.
+        OSError: If there is no permission or no room to write.
     """
     if path is None:
         return
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{option} must name a file. Received: the folder {path}")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = existing_folder(path.parent)
     if not folder.is_dir():
         raise ValueError(f"{option} must lie in a folder. Received: {path}, but {folder} is a file")
     if path.exists() and not overwrite and not _is_ours(path):
@@ -35,6 +40,28 @@ def check_target(option: str, path: str | Path | None, overwrite: bool = False) 
             f"{option} names a file that exists and has no sat-keras results in it; choose another "
             f"name, or replace it with --overwrite. Received: {path}"
         )
+    check_writable(folder)
+
+
+def check_writable(folder: str | Path, needed: int = RESULTS_SIZE) -> None:
+    """Checks before any work that a folder, or the one in which it is made, can be written.
+
+    Args:
+        folder: Path of the folder, which may be missing.
+        needed: Integer, estimated bytes.
+
+    Raises:
+        OSError: If there is no permission or no room.
+    """
+    from sat_keras.data.files import check_room
+
+    check_room(existing_folder(folder), needed)
+
+
+def existing_folder(folder: str | Path) -> Path:
+    """Returns the first path that exists, of a folder and those that it lies in."""
+    folder = Path(folder).absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def free_path(folder: str | Path, stem: str, suffix: str = ".png") -> Path:
@@ -82,7 +109,7 @@ def write_captions(path: str | Path | None, captions: Mapping[str, str]) -> None
 def note(arguments: argparse.Namespace, text: str) -> None:
     """Prints a line about progress, unless --quiet is given."""
     if not arguments.quiet:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def _is_ours(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_keras.cli import options
+from sat_keras.cli.files import check_writable
 from sat_keras.cli.inputs import (
     dataset_of,
     default_features,
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
     from sat_keras.training.signals import sigterm_raises
 
     keep_freed_memory()
+    check_writable(arguments.out)
     dataset = dataset_of(arguments)
     table = load_splits(dataset, ("train", "dev"))
     origin = _origin(arguments)
