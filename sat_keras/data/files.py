@@ -168,7 +168,7 @@ def check_room(folder: str | os.PathLike, needed: int) -> None:
         OSError: If there is no room, or no permission.
     """
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=os.fspath(folder)) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, needed)
             elif shutil.disk_usage(folder).free < needed:  # macOS
