@@ -43,6 +43,7 @@ coverage: $(VENV)/.test-installed  ## run the unit tests and measure the lines a
 		--cov=sat_keras --cov-report=term-missing:skip-covered
 
 torture: $(VENV)/.test-installed  ## kill, fill disks, flip bits; write the table of docs/reliability.md
+	"$(BIN)/python" -m pip install -qq --editable ".[fuzz]"
 	"$(BIN)/python" -m torture --write
 
 lint: $(VENV)/.test-installed  ## check style, format and types
