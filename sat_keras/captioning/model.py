@@ -451,6 +451,7 @@ class CaptionModel(keras.Model):
             )
         rows = _rows(found)
         shown = [(None, None)] * len(rows) if shown is None else shown
+        _check_probabilities(found["log_probability"])
         if np.ndim(found["log_probability"]) == 1:
             return [self._read_one(row, *show) for row, show in zip(rows, shown, strict=True)]
         # Where fewer captions are possible, the search fills up with rows of probability 0.
@@ -488,6 +489,17 @@ class CaptionModel(keras.Model):
         if needs_mask and encoder.resize == "pad" and masks:
             inputs["mask"] = np.stack(masks)
         return inputs, shown, is_one
+
+
+def _check_probabilities(log_probabilities: np.ndarray) -> None:
+    """Raises an error where the best caption of a picture has no probability."""
+    best = np.asarray(log_probabilities).reshape(len(log_probabilities), -1).max(axis=-1)
+    if not np.isfinite(best).all():
+        raise ValueError(
+            "Captions need annotation vectors and weights that are finite; compute the features "
+            "again, or get the model's files again. Received: no probability for the pictures at "
+            f"positions {np.flatnonzero(~np.isfinite(best))[:10].tolist()}"
+        )
 
 
 def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
