@@ -10,10 +10,10 @@ import pytest
 from gradients import gradients, numpy, random
 from keras import ops
 
-from sat_keras.captioning.model import CaptionSearch
+from sat_keras.captioning.model import FILE_FORMAT, CaptionSearch
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
-from sat_keras.paper.captioner import FILE_FORMAT, Captioner
+from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.paper.loss import cross_entropies
 

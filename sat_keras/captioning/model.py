@@ -26,6 +26,8 @@ from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 from sat_keras.search.beam import beam_search
 from sat_keras.search.loop import SearchResult, StepFunction
 
+FILE_FORMAT = 1
+
 
 class _Presets:
     """The property `presets` of the class itself, as Python has none."""
@@ -63,6 +65,15 @@ class CaptionModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if encoder is not None:
+            expected = (tuple(config.grid_shape), config.feature_dim)
+            if (tuple(encoder.grid_shape), encoder.feature_dim) != expected:
+                raise ValueError(
+                    "The encoder's grid and feature size must be those of the config: use "
+                    "`config.replace(grid_shape=encoder.grid_shape, "
+                    "feature_dim=encoder.feature_dim)`. Received: "
+                    f"encoder {encoder.grid_shape}, {encoder.feature_dim}; config {expected}"
+                )
         self.searches = _Searches()
         self.config = config
         self.tokenizer = tokenizer
@@ -80,9 +91,42 @@ class CaptionModel(keras.Model):
             )
         return self.config.vocabulary_size
 
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training, as `keras.Model.compile` without a loss.
+
+        Args:
+            optimizer: The optimizer, or its name.
+            loss, loss_weights: `None`: the loss is that of the class's description.
+            **kwargs: Other arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a loss is given.
+        """
+        if loss is not None or loss_weights is not None:
+            raise ValueError(
+                "A captioner computes its own loss: leave out `loss` and `loss_weights`, and choose"
+                " its terms by the config (`penalty_weight`, `label_smoothing`, `attention`). "
+                f"Received: loss={loss!r}, loss_weights={loss_weights!r}"
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was when it was saved."""
+        # Keras does so only for models without their own `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            "file_format": FILE_FORMAT,
             "config": self.config.to_dict(),
             "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -91,6 +135,13 @@ class CaptionModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
+        file_format = config.pop("file_format", None)
+        if file_format != FILE_FORMAT:
+            raise ValueError(
+                f"Expected a model file of format {FILE_FORMAT}, as this version of sat_keras "
+                "writes it: load it with the version that saved it, or train again. "
+                f"Received: format {file_format}"
+            )
         config["config"] = Config.from_dict(config["config"])
         if config["tokenizer"]:
             config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])

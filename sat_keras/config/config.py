@@ -67,6 +67,17 @@ class Config(SearchConfig, TrainingConfig, ModelConfig):
         return dataclasses.replace(self, **changes)
 
     @property
+    def encoder_options(self) -> dict[str, Any]:
+        """Arguments of `ImageEncoder` beside the CNN, its weights and the dtype."""
+        return {
+            "layer": self.encoder_layer,
+            "resize": self.resize,
+            "image_size": self.image_size,
+            "trainable": self.encoder_trainable,
+            "name": "encoder",
+        }
+
+    @property
     def decoder_options(self) -> dict[str, Any]:
         """Arguments of `AttentionDecoder` that are fields of the same name."""
         names = (

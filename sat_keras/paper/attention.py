@@ -85,14 +85,7 @@ class BahdanauAttention(keras.Layer):
         self.score_vector.build((None, self.attention_dim))
 
     def project(self, annotations: Any) -> Any:
-        """Computes the keys `W_a a_i + b`, once for all queries about a picture.
-
-        Args:
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-
-        Returns:
-            Tensor of shape `(batch_size, num_regions, attention_dim)`.
-        """
+        """Computes the keys `W_a a_i + b`, shape `(batch_size, num_regions, attention_dim)`."""
         return self.key_projection(annotations)
 
     def call(

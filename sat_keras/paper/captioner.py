@@ -16,8 +16,6 @@ from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty
 from sat_keras.paper.reinforce import Reinforce, location_entropy
 from sat_keras.search.loop import StepFunction
 
-FILE_FORMAT = 1
-
 
 @keras.saving.register_keras_serializable("sat_keras")
 class Captioner(CaptionModel):
@@ -83,23 +81,8 @@ class Captioner(CaptionModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(config, tokenizer, encoder, **kwargs)
-        if encoder is not None:
-            expected = (tuple(config.grid_shape), config.feature_dim)
-            if (tuple(encoder.grid_shape), encoder.feature_dim) != expected:
-                raise ValueError(
-                    "The encoder's grid and feature size must be those of the config: use "
-                    "`config.replace(grid_shape=encoder.grid_shape, "
-                    "feature_dim=encoder.feature_dim)`. Received: "
-                    f"encoder {encoder.grid_shape}, {encoder.feature_dim}; config {expected}"
-                )
-        vocabulary_size = tokenizer.vocabulary_size if tokenizer else config.vocabulary_size
-        if vocabulary_size is None:
-            raise ValueError(
-                "The number of words must come from somewhere: give the captioner a `tokenizer`, "
-                "or the config a `vocabulary_size`. Received: tokenizer=None, vocabulary_size=None"
-            )
         self.decoder = AttentionDecoder(
-            vocabulary_size=vocabulary_size,
+            vocabulary_size=self.vocabulary_size,
             hard_attention=config.hard_attention_options if config.attention == "hard" else None,
             implementation=implementation,
             **config.decoder_options,
@@ -123,55 +106,10 @@ class Captioner(CaptionModel):
         cls, config: Config, weights: str | os.PathLike | None, dtype: str = "float32"
     ) -> ImageEncoder:
         """Returns the image encoder of a config, see `CaptionModel.make_encoder`."""
-        return ImageEncoder(
-            config.encoder,
-            layer=config.encoder_layer,
-            weights=weights,
-            resize=config.resize,
-            image_size=config.image_size,
-            trainable=config.encoder_trainable,
-            dtype=dtype,
-            name="encoder",
-        )
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configures training, as `keras.Model.compile` without a loss.
-
-        Args:
-            optimizer: The optimizer, or its name.
-            loss, loss_weights: `None`: the loss is that of the class's description.
-            **kwargs: Other arguments of `keras.Model.compile`.
-
-        Raises:
-            ValueError: If a loss is given.
-        """
-        if loss is not None or loss_weights is not None:
-            raise ValueError(
-                "A captioner computes its own loss: leave out `loss` and `loss_weights`, and choose"
-                " its terms by the config (`penalty_weight`, `label_smoothing`, `attention`). "
-                f"Received: loss={loss!r}, loss_weights={loss_weights!r}"
-            )
-        super().compile(optimizer=optimizer, **kwargs)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was when it was saved."""
-        # Keras does so only for models without their own `compile`.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
+        return ImageEncoder(config.encoder, weights=weights, dtype=dtype, **config.encoder_options)
 
     def copy_weights(self, other: "Captioner") -> None:
-        """Copies the weights of a captioner of the same config, except those of its encoder.
-
-        Args:
-            other: A `Captioner`.
-        """
+        """Copies the weights of a captioner of the same config, except those of its encoder."""
         self.decoder.set_weights(other.decoder.get_weights())
         if self.reinforce and other.reinforce:
             self.reinforce.set_weights(other.reinforce.get_weights())
@@ -194,11 +132,10 @@ class Captioner(CaptionModel):
 
         Args:
             x: Dictionary of the call's inputs, whose `mask` the penalty reads; or `None`.
-            y: Integer tensor of shape `(batch_size, captions, steps)`, the next words.
+            y, sample_weight: Tensors of shape `(batch_size, captions, steps)`, the next words, and
+                1 at words and ends, 0 at padding (all 1 by default).
             y_pred: The result of the call.
-            sample_weight: Tensor of the same shape, 1 at words and ends, 0 at padding. All 1 if it
-                is not given.
-            training: Whether the loss is smoothed by `config.label_smoothing`.
+            training: Whether `config.label_smoothing` applies.
 
         Returns:
             Scalar tensor.
@@ -252,30 +189,12 @@ class Captioner(CaptionModel):
         seed: int | None = None,
         mask: Any = None,
     ) -> tuple[StepFunction, Any]:
-        """Returns the step function and the initial states of a search over annotated pictures.
+        """Returns the step function and the initial states of a search, see `CaptionModel`.
 
-        Args:
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-            steps, rows: Integers, the largest number of steps and of beams or samples, by default
-                those of the config. Contexts other than the expected one draw their noise for all
-                of them beforehand.
-            context, seed, mask: As of `search`.
-
-        Returns:
-            Tuple `(step, states)`, see `sat_keras.search.loop`. The record has
-            `attention_weights` and `gate`.
-
-        Example:
-
-        >>> step, states = captioner.step_function(annotations)
-        >>> sample_search(step, states, start_id=START_ID, end_id=END_ID, max_length=20)
-
-        Reference:
-            Notebook `05_decoding_and_evaluation`.
+        Contexts other than the expected one draw their noise for all steps and rows beforehand.
         """
         annotations, keys = self.decoder.read_annotations(annotations)
         hidden, cell = self.decoder.initial_state(annotations, mask=mask)
-
         batch_size, num_regions = ops.shape(annotations)[:2]
         steps = self.config.max_length + 1 if steps is None else steps
         rows = self.config.beam_size if rows is None else rows
@@ -296,20 +215,11 @@ class Captioner(CaptionModel):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "file_format": FILE_FORMAT,
             "implementation": self.decoder.implementation,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Captioner":
-        config = dict(config)
-        file_format = config.pop("file_format", None)
-        if file_format != FILE_FORMAT:
-            raise ValueError(
-                f"Expected a model file of format {FILE_FORMAT}, as this version of sat_keras "
-                "writes it: load it with the version that saved it, or train again. "
-                f"Received: format {file_format}"
-            )
         # Keras knows the class only where its module has been imported.
         with keras.saving.custom_object_scope({"sat_keras>ImageEncoder": ImageEncoder}):
             return super().from_config(config)

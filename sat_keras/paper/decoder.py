@@ -35,14 +35,12 @@ class AttentionDecoder(keras.Layer):
 
     Args:
         vocabulary_size: Integer, number of token ids.
-        embedding_dim: Integer, size `m` of the word embedding.
-        hidden_dim: Integer, size `n` of the LSTM's hidden and cell state.
-        attention_dim: Integer, size of the attention's hidden layer.
+        embedding_dim, hidden_dim, attention_dim: Integers, sizes `m` of the word embedding, `n` of
+            the LSTM's hidden and cell state, and of the attention's hidden layer.
         dropout: Float in [0, 1), dropout rate of the hidden state and of the deep output's hidden
             layer.
-        embedding_dropout: Float in [0, 1), dropout rate of the word embeddings.
-        annotation_dropout: Float in [0, 1), dropout rate of the annotation vectors' features, the
-            same ones in all regions of a picture.
+        embedding_dropout, annotation_dropout: Floats in [0, 1), dropout rates of the word
+            embeddings and of the annotation vectors' features (the same ones in all regions).
         initial_dim: Integer, size of a ReLU layer under both MLPs of the initial state (as in the
             authors' code), or `None` for one tanh layer each.
         use_gate: Boolean, `False` leaves out the gate (`beta = 1`).
@@ -57,9 +55,8 @@ class AttentionDecoder(keras.Layer):
             computed before that word was chosen.
         hard_attention: Dictionary of the options of `HardAttention`, `None` for soft attention.
         implementation: `"reference"` loops over `recurrent_step`; `"fused"` runs the same
-            equations as one loop with its gradient written out (`sat_keras.fast`), which is
-            faster; `"auto"` takes the fused loop where it supports the layer. See
-            `sat_keras.fast.choose_implementation`.
+            equations faster, with the gradient written out; `"auto"` is `"fused"` where that
+            supports the layer, see `sat_keras.fast.choose_implementation`.
         **kwargs: Arguments of `keras.Layer`.
 
     Call arguments:
@@ -225,9 +222,7 @@ class AttentionDecoder(keras.Layer):
         """Prepares a picture's annotation vectors, once for all steps, captions and beams.
 
         Args:
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`, as the encoder
-                computes it.
-            training: Boolean, whether dropout is active.
+            annotations, training: As in the call.
 
         Returns:
             Tuple of the annotation vectors that all other methods take, of the same shape, and
@@ -245,7 +240,7 @@ class AttentionDecoder(keras.Layer):
         """Predicts the LSTM's state before the first word from the mean annotation vector.
 
         Args:
-            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            annotations: The result of `read_annotations`.
             captions: Integer, number of captions of a picture that start from this state.
             mask: As in the call. The mean is over the regions that are `True`.
 
@@ -367,8 +362,8 @@ class AttentionDecoder(keras.Layer):
 
         Args:
             token_ids, mask, training: As in the call.
-            annotations, keys: The results of `read_annotations`. Other keys than the picture's own
-                make attention look elsewhere, as `sat_keras.analysis.worth` does.
+            annotations, keys: The results of `read_annotations`. With the keys of another picture
+                attention looks elsewhere, as in `sat_keras.analysis.worth`.
 
         Returns:
             The dictionary of the call.
@@ -395,23 +390,13 @@ class AttentionDecoder(keras.Layer):
         return outputs
 
     def _loop(
-        self,
-        words: Any,
-        states: States,
-        annotations: Any,
-        keys: Any,
-        mask: Any,
-        sampling: Sampling | None,
+        self, words: Any, states: States, annotations: Any, keys: Any, mask: Any, sampling: Any
     ) -> dict[str, Any]:
         """Runs `recurrent_step` for all steps and stacks its results along a first axis."""
         words = ops.transpose(words, (2, 0, 1, 3))  # (steps, batch, captions, embedding_dim)
-        widths = {
-            "hidden": self.hidden_dim,
-            "cell": self.hidden_dim,
-            "context": annotations.shape[-1],
-            "attention_weights": annotations.shape[1],
-            "gate": 1,
-        }
+        num_regions, feature_dim = annotations.shape[1:]
+        widths = {"hidden": self.hidden_dim, "cell": self.hidden_dim, "context": feature_dim}
+        widths |= {"attention_weights": num_regions, "gate": 1}
 
         def step(t: Any, last: States) -> dict[str, Any]:
             now = sampling and sampling.at(t)
@@ -426,10 +411,9 @@ class AttentionDecoder(keras.Layer):
         """Returns the function that search calls at every step, with the implementation chosen.
 
         Args:
-            annotations, keys: The results of `read_annotations`.
-            mask: As in the call.
-            words: Integer, number of words that all steps read together, or `None` if not known.
-                The fused implementation projects the whole vocabulary once if that is fewer.
+            annotations, keys, mask: As of `recurrent_step`.
+            words: Integer, number of words that all steps read together, if it is known. The fused
+                implementation projects the whole vocabulary once if that is fewer.
 
         Returns:
             Function of token ids, states and one step's `Sampling` that returns what `step` does.

@@ -7,16 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sat_keras.cnn.applications import (
-    architecture,
-    build_cnn,
-    building,
-    cut,
-    default_image_size,
-    fingerprint,
-    grid_of,
-    load_weights,
-)
+from sat_keras.cnn import applications
 from sat_keras.cnn.resize import PictureResize
 
 # The paper's grid is 14 x 14, before VGG's last pooling.
@@ -93,19 +84,21 @@ class ImageEncoder(keras.Layer):
         # CNN's layers cast.
         super().__init__(trainable=trainable, autocast=False, **kwargs)
         self.cnn_name = cnn.name if isinstance(cnn, keras.Model) else cnn
-        self.image_size = image_size or default_image_size(cnn)
+        self.image_size = image_size or applications.default_image_size(cnn)
         self.resize = resize
         self.resize_images = PictureResize(self.image_size, resize, name="resize")
         self._is_own = isinstance(cnn, keras.Model)
         if self._is_own:
             full, self._preprocess = cnn, None
-            load_weights(full, weights if weights != "imagenet" else None, self.cnn_name)
+            applications.load_weights(
+                full, weights if weights != "imagenet" else None, self.cnn_name
+            )
         else:
-            with building(self.dtype_policy):
-                full, self._preprocess = build_cnn(cnn, weights, self.image_size)
+            with applications.building(self.dtype_policy):
+                full, self._preprocess = applications.build_cnn(cnn, weights, self.image_size)
         self.layer = layer or _DEFAULT_LAYERS.get(self.cnn_name)
-        self.cnn = cut(full, self.layer, self.cnn_name)
-        self._grid = grid_of(self.cnn, self.image_size, self.cnn_name, self.layer)
+        self.cnn = applications.cut(full, self.layer, self.cnn_name)
+        self._grid = applications.grid_of(self.cnn, self.image_size, self.cnn_name, self.layer)
         if not trainable:
             self.cnn.trainable = False
 
@@ -128,8 +121,7 @@ class ImageEncoder(keras.Layer):
         """Returns which regions lie on a picture, and not on the padding of `resize="pad"`.
 
         Args:
-            height: Integer, the picture's height in pixels.
-            width: Integer, the picture's width in pixels.
+            height, width: Integers, the picture's size in pixels.
             mirror: Boolean, whether the resized picture is flipped from left to right.
 
         Returns:
@@ -163,29 +155,20 @@ class ImageEncoder(keras.Layer):
         )
 
     def fingerprint(self) -> str:
-        """Returns a hash of everything, except the picture, that the annotation vectors depend on.
+        """Returns a hash, 12 hexadecimal digits, of all that the annotation vectors depend on.
 
         These are the CNN's architecture and layer, the resize policy and size, the compute dtype
         and all weights. Encoders with equal fingerprints compute equal annotation vectors.
-
-        Returns:
-            String of 12 hexadecimal digits.
         """
-        cnn = architecture(self.cnn) if self._is_own else self.cnn_name
+        cnn = applications.architecture(self.cnn) if self._is_own else self.cnn_name
         settings = [cnn, self.layer, self.resize, self.image_size, self.compute_dtype]
-        return fingerprint(settings, self.cnn.weights)
+        return applications.fingerprint(settings, self.cnn.weights)
 
     def get_config(self) -> dict[str, Any]:
-        base_config = super().get_config()
         cnn = keras.saving.serialize_keras_object(self.cnn) if self._is_own else self.cnn_name
-        config = {
-            "cnn": cnn,
-            "layer": self.layer,
-            "weights": None,
-            "resize": self.resize,
-            "image_size": self.image_size,
-        }
-        return {**base_config, **config}
+        names = "layer", "resize", "image_size"
+        options = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), "cnn": cnn, "weights": None, **options}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ImageEncoder":

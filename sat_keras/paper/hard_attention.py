@@ -1,48 +1,15 @@
 """Stochastic hard attention, equations 8 and 9: the context is one region, drawn at every step."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
 
-from sat_keras.backend.gumbel import gumbel_noise
+from sat_keras.backend.gumbel import Sampling, gumbel_noise
 from sat_keras.paper.attention import BahdanauAttention
 
 CONTEXTS = ("expected", "argmax", "sampled")
 EXPECTED_PER = ("picture", "batch")
-
-
-class Sampling(NamedTuple):
-    """The random numbers that choose hard attention's regions, drawn before the loop over steps.
-
-    Attributes:
-        noise: Tensor of shape `(..., batch_size, num_queries, num_regions)`: Gumbel noise to draw
-            regions, 0 for the likeliest. `None` where every context is the expected one.
-        expected: Tensor of shape `(batch_size, 1, 1)`, 1 for the pictures whose context is the
-            expected one; `None` with `noise=None`.
-    """
-
-    noise: Any = None
-    expected: Any = None
-
-    @property
-    def draws(self) -> bool:
-        """Whether any region is chosen at all."""
-        return self.noise is not None
-
-    def at(self, step: Any, queries: int | None = None) -> "Sampling":
-        """Returns the noise of one step, of the first few queries.
-
-        Args:
-            step: Integer or scalar tensor.
-            queries: Integer, or `None` for all.
-
-        Returns:
-            A `Sampling` whose noise has the shape `(batch_size, queries, num_regions)`.
-        """
-        if not self.draws:
-            return self
-        return Sampling(ops.take(self.noise, step, axis=0)[:, :queries], self.expected)
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -178,14 +145,8 @@ class HardAttention(BahdanauAttention):
         return expected * expected_context + (1 - expected) * drawn_context, weights
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "samples": self.samples,
-            "expected_probability": self.expected_probability,
-            "expected_per": self.expected_per,
-            "inference": self.inference,
-            "seed": self.seed,
-        }
+        names = "samples", "expected_probability", "expected_per", "inference", "seed"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     # Keras saves no seed generators: a resumed training would draw the same noise again.
 
@@ -200,8 +161,7 @@ def draw_locations(weights: Any, noise: Any) -> Any:
     """Draws regions by the Gumbel-max trick, `s = argmax_i (log alpha_i + g_i)`.
 
     Args:
-        weights: Attention weights, tensor of shape `(..., num_regions)`.
-        noise: Gumbel noise of the same shape.
+        weights, noise: Attention weights and Gumbel noise, shape `(..., num_regions)`.
 
     Returns:
         Locations, int32 tensor of shape `(...)`.

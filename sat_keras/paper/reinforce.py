@@ -79,13 +79,8 @@ class Reinforce(keras.Layer):
         self.reward = reward
         self.baseline = baseline
         self.samples = samples
-        self.average = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            dtype="float32",
-            trainable=False,
-            aggregation="mean",  # of copies that are the same
-            name="average",
+        self.average = self.add_weight(  # devices hold equal copies: aggregate them by the mean
+            shape=(), initializer="zeros", trainable=False, aggregation="mean", name="average"
         )
         self.built = True
 
@@ -109,14 +104,7 @@ class Reinforce(keras.Layer):
         return -self.score_weight * score - self.entropy_weight * entropy
 
     def advantage(self, log_probability: Any, weight: Any) -> Any:
-        """Computes reward minus baseline, `R_t - b_t`.
-
-        Args:
-            log_probability, weight: As in the call, 0 at padding.
-
-        Returns:
-            Tensor of shape `(batch_size, rows, steps)`.
-        """
+        """Computes reward minus baseline, `R_t - b_t`, of the shape of both arguments."""
 
         def summed(x: Any) -> Any:  # over the words that the reward of step t is of
             whole = ops.sum(x, axis=-1, keepdims=True)
@@ -145,25 +133,12 @@ class Reinforce(keras.Layer):
         self.average.assign(momentum * self.average + (1 - momentum) * now)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "score_weight": self.score_weight,
-            "entropy_weight": self.entropy_weight,
-            "reward": self.reward,
-            "baseline": self.baseline,
-            "samples": self.samples,
-        }
+        names = "score_weight", "entropy_weight", "reward", "baseline", "samples"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def location_entropy(attention_weights: Any) -> Any:
-    """Computes the entropy `-sum_i alpha_i log alpha_i` in nats.
-
-    Args:
-        attention_weights: Tensor of shape `(..., num_regions)`.
-
-    Returns:
-        Tensor of shape `(...)`.
-    """
+    """Computes the entropy `-sum_i alpha_i log alpha_i` in nats, over the last axis."""
     return -ops.sum(attention_weights * _log(attention_weights), axis=-1)
 
 
