@@ -17,6 +17,12 @@ WORLD = (
 # Below this mean log-probability of a word, in nats, the sentence is marked as a guess: the
 # geometric mean of the probabilities that the model gives its own words is below 1 / e.
 LOW_CONFIDENCE = -1.0
+CONTEXTS = [
+    ("the expected context, as soft attention", "expected"),
+    ("the likeliest region", "argmax"),
+    ("a region drawn anew", "sampled"),
+]
+LONGEST = 40  # words on the slider of the caption's length
 
 
 def make_app(captioners: Mapping[str, CaptionModel]) -> Any:
@@ -42,11 +48,21 @@ def make_app(captioners: Mapping[str, CaptionModel]) -> Any:
     names = list(captioners)
     config = captioners[names[0]].config
 
-    def describe(photo: np.ndarray | None, name: str, beam: int, penalty: float) -> tuple:
+    def is_hard(name: str) -> bool:
+        return captioners[name].config.attention == "hard"
+
+    def describe(
+        photo: np.ndarray | None, name: str, beam: int, penalty: float, length: int, context: str
+    ) -> tuple:
         if photo is None:
             return "", "", []
         found = captioners[name].caption(
-            photo, num_results=int(beam), beam_size=int(beam), length_penalty=float(penalty)
+            photo,
+            num_results=int(beam),
+            beam_size=int(beam),
+            length_penalty=float(penalty),
+            max_length=int(length),
+            context=context if is_hard(name) else "expected",
         )
         best = found[0]
         rows = [[caption.text, round(_confidence(caption), 2)] for caption in found]
@@ -62,6 +78,19 @@ def make_app(captioners: Mapping[str, CaptionModel]) -> Any:
                 penalty = gr.Slider(
                     0, 2, value=config.length_penalty, step=0.1, label="Length penalty"
                 )
+                length = gr.Slider(
+                    1,
+                    max(LONGEST, config.max_length),
+                    value=config.max_length,
+                    step=1,
+                    label="Longest caption, words",
+                )
+                context = gr.Radio(
+                    CONTEXTS,
+                    value="expected",
+                    label="Hard attention reads",
+                    visible=is_hard(names[0]),
+                )
             with gr.Column(scale=2):
                 widget = gr.HTML(elem_id="caption")
                 note = gr.Markdown(elem_id="note")
@@ -72,9 +101,11 @@ def make_app(captioners: Mapping[str, CaptionModel]) -> Any:
                     wrap=True,
                     elem_id="beam",
                 )
-        inputs, outputs = [photo, name, beam, penalty], [widget, note, others]
-        for change in (photo.change, name.change, beam.release, penalty.release):
-            change(describe, inputs, outputs)
+        inputs = [photo, name, beam, penalty, length, context]
+        changes = photo.change, name.change, context.change
+        for change in (*changes, beam.release, penalty.release, length.release):
+            change(describe, inputs, [widget, note, others])
+        name.change(lambda name: gr.update(visible=is_hard(name)), name, context)
     return app
 
 
@@ -136,9 +167,13 @@ def _framed(caption: Any) -> str:
         ":root { color-scheme: light dark } body { margin: 0; font-family: system-ui, sans-serif }"
     )
     page = f"<style>{style}</style><body>{caption._repr_html_()}</body>"
+    height, width = caption.image.shape[:2]
+    # The widget's picture is 320 pixels wide, a line of its words at most 540.
+    lines = 1 + sum(10 * len(word) + 30 for word in caption.words) // 520
+    pixels = round(320 * height / width) + 45 * lines + 130
     return (
         f'<iframe title="{html.escape(caption.text)}" srcdoc="{html.escape(page)}" '
-        'style="width:100%;height:620px;border:0"></iframe>'
+        f'style="width:100%;height:{pixels}px;border:0"></iframe>'
     )
 
 
