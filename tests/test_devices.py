@@ -102,7 +102,8 @@ def train_with_everything_random():
             np.testing.assert_array_equal(first.numpy(), second.numpy(), variable.path)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.backends)])
+@pytest.mark.processes
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_learn_what_one_does(backend, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

@@ -46,6 +46,7 @@ def expected(pixel_captioner, pictures):
     return captions
 
 
+@pytest.mark.processes
 def test_a_saved_model_needs_no_sat_keras(pixel_captioner, pictures, expected, tmp_path):
     pixel_captioner.export(tmp_path / "exported")
     np.save(tmp_path / "pictures.npy", pictures)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import keras
 keras.config.set_floatx("float64")
@@ -28,6 +30,7 @@ print("done")
 """
 
 
+@pytest.mark.processes
 def test_float64(repository):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -80,7 +80,7 @@ def test_outputs_and_gradients_are_equal(options, precision):
     assert_equal(options, precision)
 
 
-@pytest.mark.backends
+@pytest.mark.processes
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_they_are_equal_on_other_backends(backend):
     if backend == keras.backend.backend():

@@ -22,6 +22,7 @@ def attack(repository, *arguments):
     return rows
 
 
+@pytest.mark.processes
 def test_kills_and_hostile_files(repository):
     chosen = ("kills", "hostile", "fuzz")
     rows = attack(repository, *chosen, "--trials", "2", "--jobs", "download")
