@@ -59,3 +59,28 @@ def test_a_short_phase_shows_nothing(capsys, monkeypatch):
     with progress.show_progress():
         run()
     assert capsys.readouterr().err == ""
+
+
+def test_a_training_shows_the_search_of_its_dev_pictures(capsys):
+    from sat_keras.training.callbacks import DevScores
+
+    class Search:
+        def predict(self, images, verbose, callbacks):
+            for batch in range(2):  # of 64 and 1 pictures
+                callbacks[0].on_predict_batch_end(batch)
+
+    class Model:
+        def read(self, found):
+            return [Caption()] * 65
+
+    class Caption:
+        text = "a dog"
+
+    scores = DevScores(None, {str(i): ["a dog runs"] for i in range(65)})
+    scores.search = Search()
+    scores.set_model(Model())
+    with progress.show_progress():
+        scores.on_epoch_end(0, {})
+    shown = capsys.readouterr().err
+    assert "Search of dev pictures: 98 %, 64 of 65 pictures" in shown
+    assert "65 of 65" in shown

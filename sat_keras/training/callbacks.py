@@ -7,8 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from sat_keras.backend.progress import track
 from sat_keras.captioning.model import caption_search
 from sat_keras.evaluation.scores import score_captions
+from sat_keras.training.captioning import AdvanceBar
 
 SHOWN_PICTURES = 64  # in an error, of a minibatch
 
@@ -40,7 +42,11 @@ class DevScores(keras.callbacks.Callback):
         if self.search is None:
             # `Captioner.caption` uses the same object, so that it is compiled once.
             self.search = caption_search(self.model, **self.search_options)
-        captions = self.model.read(self.search.predict(self.images, verbose=0))
+        pictures = len(self.references)
+        with track(pictures, "Search of dev pictures") as bar:
+            advance = AdvanceBar(bar, pictures)
+            found = self.search.predict(self.images, verbose=0, callbacks=[advance])
+        captions = self.model.read(found)
         texts = [caption.text for caption in captions]
         candidates = dict(zip(self.references, texts, strict=True))
         scores = score_captions(candidates, self.references, ["coco"], ("bleu", "cider"))["coco"]

@@ -35,7 +35,7 @@ def caption_pictures(
         inputs = search_inputs(source, image_ids)
         model = caption_search(captioner, **search)
         return captioner.read(
-            model.predict(inputs, verbose=0, callbacks=[_Advance(bar, len(image_ids))])
+            model.predict(inputs, verbose=0, callbacks=[AdvanceBar(bar, len(image_ids))])
         )
 
 
@@ -78,11 +78,15 @@ def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
     return input_batches(image_ids, source, SEARCH_BATCH)
 
 
-class _Advance(keras.callbacks.Callback):
-    """Advances a progress bar by the pictures of every batch.
+class AdvanceBar(keras.callbacks.Callback):
+    """Advances a progress bar by the pictures of every batch of a prediction.
 
-    Their number is not read from the logs: Keras flattens these and makes numbers of single values.
+    Args:
+        bar: What `sat_keras.backend.progress.track` yields.
+        pictures: Integer, number of pictures, in batches of `SEARCH_BATCH`.
     """
+
+    # The number is not read from the logs: Keras flattens these and makes numbers of single values.
 
     def __init__(self, bar: Any, pictures: int) -> None:
         super().__init__()
