@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from sat_keras import Captioner, Config, Tokenizer
 from sat_keras.search.beam import beam_search
 from sat_keras.search.sampling import greedy_search, sample_search
 
@@ -440,3 +441,21 @@ def test_bad_arguments(search, change):
     arguments = {"states": toy.states(), **toy.arguments, **change}
     with pytest.raises(ValueError, match=r"(?s)must .* Received: "):
         search(toy.step, **arguments)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("rest", [(), (2,)])
+def test_features_that_are_not_finite_are_an_error_and_no_empty_caption(bad, rest):
+    """A search whose logits are NaN returns the end of the caption with such a probability."""
+    captioner = Captioner(Config.tiny(), Tokenizer.from_captions(["a red dog", "a cat"]))
+    found = {"token_ids": np.full((3, *rest, 2), END), "log_probability": np.zeros((3, *rest))}
+    captioner.read(found)
+    found["log_probability"][1] = bad
+    with pytest.raises(ValueError, match=r"finite.*Received: .* positions \[1\]"):
+        captioner.read(found)
+
+
+def test_captions_of_nan_are_an_error():
+    captioner = Captioner(Config.tiny(), Tokenizer.from_captions(["a red dog", "a cat"]))
+    with pytest.raises(ValueError, match=r"finite.*Received: .* positions \[0\]"):
+        captioner.caption(annotations=np.full((1, 4, 8), np.nan, "float32"), beam_size=1)
