@@ -37,6 +37,7 @@ def page(pixel_captioner):
         app.close()
 
 
+@pytest.mark.processes
 def test_a_photo_is_described_and_a_word_shows_where_it_looked(page, pixel_captioner, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype("uint8")
     Image.fromarray(pixels).save(tmp_path / "photo.png")
@@ -59,6 +60,19 @@ def test_a_guess_says_what_the_model_knows(pixel_captioner, monkeypatch):
     monkeypatch.setattr(app_module, "LOW_CONFIDENCE", mean + 0.1)
     assert "Flickr" in app_module._note(caption)
     assert LOW_CONFIDENCE < 0
+
+
+def test_a_caption_is_no_longer_than_the_slider_says(pixel_captioner):
+    pytest.importorskip("gradio")
+    app = make_app({"soft": pixel_captioner})
+    describe = next(iter(app.fns.values())).fn
+    photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype("uint8")
+    # name, beams, length penalty, longest caption, context (of hard attention alone)
+    _, _, rows = describe(photo, "soft", 2, 1.0, 1, "argmax")
+    assert [text for text, _ in rows] == [
+        caption.text for caption in pixel_captioner.caption(photo, num_results=2, max_length=1)
+    ]
+    assert describe(None, "soft", 2, 1.0, 1, "argmax") == ("", "", [])
 
 
 def test_no_captioner_is_refused():
