@@ -264,7 +264,8 @@ def test_a_loss_that_is_not_finite_names_the_step_and_can_be_mended(
 
 
 def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
-    model = types.SimpleNamespace(save_weights=lambda path: fail())
+    empty = types.SimpleNamespace(variables=[])
+    model = types.SimpleNamespace(save_weights=lambda path: fail(), variables=[], optimizer=empty)
 
     def fail():
         raise OSError("Unable to synchronously create file")
