@@ -5,9 +5,10 @@ import dataclasses
 import difflib
 import os
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from sat_keras import __version__
 from sat_keras.config.config import Config
 from sat_keras.config.fields import COUNT, Check
 from sat_keras.config.model import ModelConfig
@@ -378,3 +379,31 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return str(value)
+
+
+def make_parser(modules: Mapping[str, Any]) -> Parser:
+    """Returns the parser of commands.
+
+    Args:
+        modules: Modules of `sat_keras.cli` by the command's name.
+    """
+    parser = Parser(
+        prog="sat-keras",
+        description="Show, Attend and Tell: image captioning with visual attention.",
+    )
+    parser.add_argument("--version", action="version", version=f"sat-keras {__version__}")
+    parser.add_argument("-h", "--help", action="help", help="show this help and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in modules.items():
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY[0].lower() + module.SUMMARY.rstrip(".")[1:],
+            description=f"{module.SUMMARY}\n{module.EXAMPLES}".rstrip(),
+            usage=f"%(prog)s {module.USAGE} [option ...]",
+        )
+        command.set_defaults(run=module.run)
+        module.add_options(command)
+        add_general(command)
+        names = {action.dest for action in command._actions if action.option_strings}
+        command.set_defaults(options=names)
+    return parser

@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 
-from sat_keras import __version__
 from sat_keras.backend.progress import show_progress
 from sat_keras.cli import (
     app,
@@ -92,23 +91,4 @@ def _run(argv: list[str], arguments: argparse.Namespace) -> int:
 
 def make_parser() -> options.Parser:
     """Returns the parser of all commands."""
-    parser = options.Parser(
-        prog="sat-keras",
-        description="Show, Attend and Tell: image captioning with visual attention.",
-    )
-    parser.add_argument("--version", action="version", version=f"sat-keras {__version__}")
-    parser.add_argument("-h", "--help", action="help", help="show this help and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.SUMMARY[0].lower() + module.SUMMARY.rstrip(".")[1:],
-            description=f"{module.SUMMARY}\n{module.EXAMPLES}".rstrip(),
-            usage=f"%(prog)s {module.USAGE} [option ...]",
-        )
-        command.set_defaults(run=module.run)
-        module.add_options(command)
-        options.add_general(command)
-        names = {action.dest for action in command._actions if action.option_strings}
-        command.set_defaults(options=names)
-    return parser
+    return options.make_parser(COMMANDS)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sat_keras.cli import options
+from sat_keras.cli import baseline, evaluate, options, train
 from sat_keras.cli.files import check_target, note, write_results
 from sat_keras.config.fields import COUNT
 
@@ -18,6 +18,8 @@ examples:
   sat-keras table1 --dataset scenes
   sat-keras table1 --dataset flickr8k --only init-inject --only nic
 """
+# The commands that it runs.
+STEPS = {"train": train, "baseline": baseline, "evaluate": evaluate}
 REFERENCE = "soft"
 ENCODER_FILE = "encoder.weights.h5"
 
@@ -67,7 +69,8 @@ TRAINING = {
         *("--no-encoder-trainable", "--no-mirror", "--batch-size", "320"),
         *("--learning-rate", "0.003", "--epochs", "8"),
     ),
-    "flickr8k": ("--epochs", "8", "--precision", "float32"),
+    # The preset's precision, in which the features of the committed captioner are cached.
+    "flickr8k": ("--epochs", "8"),
 }
 NOTE = (
     "Systems without attention read the mean annotation vector of the CNN that soft attention was "
@@ -242,10 +245,8 @@ class Commands:
 
 def _run(command: Sequence[Any]) -> None:
     """Runs another command of the program in this process."""
-    from sat_keras.cli.program import make_parser
-
     words = [str(word) for word in command]
-    arguments = make_parser().parse_args([*words, "--quiet"])
+    arguments = options.make_parser(STEPS).parse_args([*words, "--quiet"])
     arguments.command_line = shlex.join(["sat-keras", *words])
     arguments.run(arguments)
 
