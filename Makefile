@@ -22,10 +22,10 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit processes coverage torture demo notebooks bench lab lint clean
+.PHONY: help venv test unit processes coverage torture demo table1-scenes notebooks bench lab lint clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
 
@@ -56,6 +56,9 @@ demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a capti
 	"$(BIN)/sat-keras" evaluate "$(OUT)" --split test
 	"$(BIN)/sat-keras" caption --model "$(OUT)" --split test --limit 4 --out "$(OUT)/attention"
 	@echo "Four test scenes with their captions and attention are in $(OUT)/attention."
+
+table1-scenes: $(VENV)/.installed  ## train the systems of the paper's Table 1 on scenes, compare them
+	"$(BIN)/sat-keras" table1 --dataset scenes --out outputs/table1-scenes/table1-scenes.json
 
 notebooks: $(VENV)/.test-installed  ## run the notebooks again and store their outputs
 	"$(BIN)/python" -m ruff format notebooks

@@ -10,7 +10,8 @@ patterns:
 
 Kinds: `summary` (one row a model, test scores with dev scores beside them), `results` (one row a
 file, protocol `coco`, with intervals), `paper` (BLEU without brevity penalty, with intervals),
-`attention`, `agreement`, `tried`, `variance`.
+`attention`, `agreement`, `tried`, `variance`, `table1` (the systems of the paper's
+Table 1, with the difference to soft attention).
 """
 
 import json
@@ -224,6 +225,34 @@ def tried_table(shown, folder=""):
     return markdown(["k", *(f"m = {m}" for m in columns)], rows)
 
 
+def table1_table(shown, folder=""):
+    """Returns the systems of the paper's Table 1: scores, and the difference to soft attention."""
+    (results,) = shown.values()
+    rows = []
+    for row in results["rows"].values():
+        found = row.get("against_soft", {}).get("coco", {}).get("cider")
+        difference = "–"
+        if found:
+            ends = f"{found['low']:+.3f} to {found['high']:+.3f}"
+            p = f"p {found['p_value']:.4f}"
+            difference = f"{found['difference']:+.3f}<br><sub>{ends}; {p}</sub>"
+        coco = [cell(row, "coco", name) for name in ("bleu1", "bleu4", "meteor", "cider")]
+        paper = " / ".join(number(row, "paper", name) for name in BLEU)
+        parameters, seconds = row["parameters"], row["training_seconds"]
+        rows.append(
+            [
+                row["title"],
+                *coco,
+                difference,
+                paper,
+                f"{parameters:,}" if parameters else "–",
+                f"{seconds:.0f}" if seconds else "–",
+            ]
+        )
+    heads = ["system", "BLEU-1", "BLEU-4", "METEOR", "CIDEr", "CIDEr minus soft attention's"]
+    return markdown([*heads, "BLEU-1 to 4, `paper`", "parameters", "training, s"], rows)
+
+
 def variance_table(shown, folder=""):
     """Returns the gradient's variance and the loss after training for every setting."""
     (results,) = shown.values()
@@ -246,6 +275,7 @@ KINDS = {
     "agreement": agreement_table,
     "tried": tried_table,
     "variance": variance_table,
+    "table1": table1_table,
 }
 
 

@@ -142,7 +142,7 @@ class VisualSemanticEmbedding(keras.Model):
 
 
 def train_embedding(
-    table: Any, tokenizer: Tokenizer, source: Source, config: Config, epochs: int = 8
+    table: Any, tokenizer: Tokenizer, source: Source, config: Config, epochs: int = 5
 ) -> VisualSemanticEmbedding:
     """Trains a visual-semantic embedding with Adam on batches of 256 captions.
 
@@ -150,7 +150,7 @@ def train_embedding(
         table: Captions table of the train split.
         tokenizer: `Tokenizer` of its captions.
         source: `FeatureCache` of its pictures.
-        config: A `Config`; `feature_dim`, `embedding_dim`, `hidden_dim` (half the size of the joint
+        config: A `Config`; `feature_dim`, `embedding_dim`, `hidden_dim` (size of the joint
             space), `max_length` and `seed` are used.
         epochs: Integer, passes over the captions.
 
@@ -162,7 +162,7 @@ def train_embedding(
         tokenizer.vocabulary_size,
         config.feature_dim,
         embedding_dim=config.embedding_dim,
-        joint_dim=2 * config.hidden_dim,
+        joint_dim=config.hidden_dim,
     )
     # The authors' learning rate of 2e-4 is for batches of 128 and 15 epochs.
     model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=2.0))

@@ -227,11 +227,12 @@ class Commands:
             from sat_keras.data.files import replacing
             from sat_keras.training.pretrained import load_pretrained
 
-            path = self.folder / ENCODER_FILE
+            path = self.folder / "encoder" / ENCODER_FILE
             if not path.is_file():
                 encoder = load_pretrained(PRETRAINED["scenes"][REFERENCE]).encoder
-                with replacing(path) as partial:
-                    encoder.cnn.save_weights(partial)
+                with replacing(self.folder / "encoder") as partial:
+                    partial.mkdir()
+                    encoder.cnn.save_weights(partial / ENCODER_FILE)
             self._weights = str(path)
         return ["--encoder-weights", self._weights] if self._weights else []
 
