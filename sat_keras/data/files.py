@@ -23,8 +23,8 @@ def replacing(path: str | os.PathLike, sync: bool = True, overwrite: bool = True
     """Yields a temporary path whose file or folder takes the place of `path` at the end.
 
     The temporary path lies in the same folder, which is made if it does not exist. It is unique, so
-    that several processes can write the same target, keeps the suffix, by which some writers choose
-    the format, and is removed if the block raises.
+    that several processes can write the same target, keeps the suffixes, by which some writers
+    choose the format, and is removed if the block raises.
 
     Args:
         path: Path of the file or folder to write.
@@ -49,7 +49,8 @@ def replacing(path: str | os.PathLike, sync: bool = True, overwrite: bool = True
         raise OSError(
             f"A mount point cannot be replaced; name a folder inside it to write. Received: {path}"
         )
-    partial = path.with_name(f"{_PREFIX}{uuid.uuid4().hex}{path.suffix[:20]}")
+    suffixes = "".join(path.suffixes)[-20:]  # such as .weights.h5
+    partial = path.with_name(f"{_PREFIX}{uuid.uuid4().hex}{suffixes}")
     outdated = partial.with_name(f"{partial.name}.outdated")
     try:
         yield partial
