@@ -33,13 +33,13 @@ test: lint unit processes  ## check style, format and types, then run all tests 
 	"$(BIN)/python" -m pytest --nbval notebooks
 
 unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TESTS=tests/test_search.py)
-	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not processes" -p no:nbval $(TESTS)
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not processes" -p no:nbval $(TESTS)
 
 processes: $(VENV)/.test-installed  ## run the tests that start processes of their own: JAX, PyTorch, programs
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m processes -p no:nbval
 
 coverage: $(VENV)/.test-installed  ## run the unit tests and measure the lines and branches they reach
-	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not processes" -p no:nbval \
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not processes" -p no:nbval \
 		--cov=sat_keras --cov-report=term-missing:skip-covered
 
 torture: $(VENV)/.test-installed  ## kill, fill disks, flip bits; write the table of docs/reliability.md
