@@ -17,6 +17,7 @@ from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import (
     PictureSource,
     caption_batches,
+    count_minibatches,
     epoch_order,
     input_batches,
     minibatch_pictures,
@@ -191,6 +192,8 @@ def test_a_later_first_epoch_goes_on_where_the_passes_before_would_have_led(batc
 def test_pictures_of_a_minibatch(batches, table, tokenizer, group, shuffle):
     options = {"batch_size": BATCH_SIZE, "group": group, "shuffle": shuffle, "seed": 7}
     dataset = batches(**options, mirror=True)
+    number = count_minibatches(table, tokenizer, BATCH_SIZE, group)
+    assert number == len(dataset)
     for epoch in range(2):
         for step, (x, _, _) in enumerate(arrays(dataset)):
             found = minibatch_pictures(table, tokenizer, epoch, step, **options)

@@ -274,6 +274,18 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
         checkpoint.save_weights(model, tmp_path / "backup" / "epoch-1.weights.h5")
 
 
+def test_a_full_disk_is_named_before_annotation_vectors_are_computed(
+    options, table, tmp_path, monkeypatch
+):
+    def fail(folder, needed):
+        raise OSError(f"{folder} has no room for {needed} bytes")
+
+    monkeypatch.setattr(checkpoint, "check_room", fail)
+    monkeypatch.setattr(training, "extract_features", lambda *_, **__: pytest.fail("extracted"))
+    with pytest.raises(OSError, match="no room for"):
+        train(options.replace(encoder_trainable=False), table, tmp_path)
+
+
 # The first loss
 
 

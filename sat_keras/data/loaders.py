@@ -149,6 +149,23 @@ def caption_batches(
     return _batch(choices.skip(skipped), read, number - skipped, rows_a_batch, assemble)
 
 
+def count_minibatches(
+    table: pd.DataFrame,
+    tokenizer: Tokenizer,
+    batch_size: int = 64,
+    group: str = "length",
+    seed: int = 0,
+    max_length: int | None = None,
+) -> int:
+    """Returns the number of minibatches in an epoch of `caption_batches`, without its pictures.
+
+    Args:
+        table, tokenizer, batch_size, group, seed, max_length: As in `caption_batches`.
+    """
+    order = _EpochOrder(table, tokenizer, batch_size, group, True, seed, max_length)
+    return -(-len(order.pictures) // order.rows_a_batch)
+
+
 def minibatch_pictures(
     table: pd.DataFrame,
     tokenizer: Tokenizer,

@@ -18,6 +18,7 @@ from sat_keras.data.images import load_image, picture_errors
 from sat_keras.data.loaders import (
     PictureSource,
     caption_batches,
+    count_minibatches,
     minibatch_pictures,
     pad_rows,
 )
@@ -123,8 +124,6 @@ def train_captioner(
         state.write(out)  # raises now if the folder is not writable
         keras.utils.set_random_seed(config.seed)
         tokenizer = make_tokenizer(config, splits["train"]["caption"], start, vocabulary)
-        source = _source(splits, encoder, config, features, allow_truncated, verbose)
-
         options: dict[str, Any] = {
             name: getattr(config, name) for name in ("batch_size", "group", "seed", "max_length")
         }
@@ -144,7 +143,7 @@ def train_captioner(
         def pictures(epoch: int, step: int) -> list[str]:
             return minibatch_pictures(splits["train"], tokenizer, epoch, step, **options)
 
-        steps = len(batches())
+        steps = count_minibatches(splits["train"], tokenizer, **options)
         captioner = _build(config, tokenizer, encoder, start, steps, placement)
         in_file = encoder if keep_encoder or config.encoder_trainable else None
         copy = copy_captioner(captioner, in_file, "float32")
@@ -157,6 +156,8 @@ def train_captioner(
         checkpoint = Checkpoint(out, state, copy, f"dev_{config.monitor}", config.patience, finite)
         with placement.training():
             checkpoint.restore(captioner)
+        # After the checks of the folder: the annotation vectors may take hours.
+        source = _source(splits, encoder, config, features, allow_truncated, verbose)
         if state.epochs < config.epochs and not checkpoint.is_over:
             callbacks = [
                 finite,
