@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import re
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -112,6 +113,37 @@ def test_words_cannot_break_out(image, attention):
     assert page.data["words"] == words
     assert [tag for tag, _ in page.tags] == ["figure", "img", "style", "script"]
     assert page.attributes("img")[0]["alt"] == describe_attention(words, attention)
+
+
+def test_the_bar_of_the_gate_does_not_depend_on_the_words_width(image, attention):
+    """The bar has a length of its own; only its filled part is a share, and a share of the bar."""
+    page = attention_html(image, WORDS, attention, gate=[0.1, 0.2, 0.3])
+    (bar,) = re.findall(r"\.gate \{([^}]*)\}", page)
+    assert re.search(r"\bwidth: [\d.]+rem;", bar)
+    assert re.findall(r"make\((\w+), .*\)\.style\.width", Page(page).script) == ["bar"]
+
+
+@pytest.mark.processes
+def test_the_bars_of_a_short_and_of_a_long_word_are_equal_in_a_browser(image, attention):
+    """Of any gate: the widths of the bars are equal, those of their parts are the gates."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs a browser, chromium or google-chrome: apt-get install chromium")
+    words, gate = ["a", "extraordinarily", "dog"], [0.5, 0.5, 1.0]
+    widths_of = "found => found.map(element => element.getBoundingClientRect().width)"
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page()
+        page.set_content(attention_html(image, words, attention, gate))
+        widths = {
+            selector: page.eval_on_selector_all(selector, widths_of)
+            for selector in (".words button", ".gate", ".gate span")
+        }
+        chromium.close()
+    assert widths[".words button"][0] < widths[".words button"][1]
+    assert widths[".gate"] == pytest.approx([widths[".gate"][0]] * 3)
+    assert np.divide(widths[".gate span"], widths[".gate"]) == pytest.approx(gate)
 
 
 def test_widgets_of_one_page_are_told_apart(image, attention):

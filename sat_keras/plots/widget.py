@@ -24,7 +24,8 @@ def attention_html(
 
     A word is a button: pointing at it, reaching it with Tab or an arrow key, or touching it shows
     its map over the picture, drawn as in `plot_attention`, and names the map's place. A click
-    keeps the map until the next click. The bar under a word is as long as the word's gate.
+    keeps the map until the next click. The bar under a word is filled up to the word's gate; bars
+    of all words have the same length.
 
     Args:
         image: Array of shape `(height, width, 3)`, an RGB picture: integers from 0 to 255, or
