@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tracing import functions_run_eagerly
 
 # Before anything imports TensorFlow or matplotlib.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker has one core: threads that wait for each other's tiny tensors cost a fifth more.
+    for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(pool, "1")
 
 SEED = 1234
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -44,19 +49,25 @@ def no_figure_left():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.fixture(scope="module")
-def eager():
-    """Runs TensorFlow's functions eagerly: tracing them takes longer than a few tiny steps."""
-    import keras
+@pytest.fixture(scope="module", autouse=True)
+def eager(request):
+    """Runs TensorFlow's functions eagerly: tracing them takes longer than a few tiny steps.
 
-    if keras.backend.backend() != "tensorflow":
+    The mark `graph` on a test or a file traces them as users do, the notebooks do so everywhere,
+    and a long training in a fixture should.
+    """
+    with functions_run_eagerly(not request.node.get_closest_marker("graph")):
         yield
-        return
-    import tensorflow as tf
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+
+@pytest.fixture(autouse=True)
+def graph(request, eager):
+    """Traces TensorFlow's functions in the tests with the mark `graph`."""
+    if request.node.get_closest_marker("graph"):
+        with functions_run_eagerly(False):
+            yield
+    else:
+        yield
 
 
 @pytest.fixture(scope="session")

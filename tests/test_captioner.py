@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gradients import gradients, numpy, random
 from keras import ops
+from tracing import functions_run_eagerly
 
 from sat_keras.captioning.model import FILE_FORMAT, CaptionSearch
 from sat_keras.config.config import Config
@@ -70,9 +71,10 @@ def trained(tmp_path_factory):
     captioner = make(encoder=small_encoder(), penalty_weight=0.1)
     captioner.compile(keras.optimizers.Adam(0.03))
     x, y, weight = keras.tree.map_structure(lambda x: np.concatenate([x] * 10), batch())
-    history = captioner.fit(
-        x, y, sample_weight=weight, batch_size=4, epochs=8, shuffle=False, verbose=0
-    ).history
+    with functions_run_eagerly(False):
+        history = captioner.fit(
+            x, y, sample_weight=weight, batch_size=4, epochs=8, shuffle=False, verbose=0
+        ).history
     path = tmp_path_factory.mktemp("captioner") / "captioner.keras"
     captioner.save(path)
     return captioner, history, path
@@ -218,6 +220,7 @@ def test_fit_learns_the_captions_by_heart(trained):
     assert [caption.text for caption in captions] == SENTENCES
 
 
+@pytest.mark.graph
 def test_fit_on_data_sets_of_unknown_shapes():
     """As the loaders give them: every minibatch of its own number of captions and of steps."""
     tf = pytest.importorskip("tensorflow")
@@ -271,6 +274,7 @@ def test_training_in_half_precision(policy):
     assert bool(scales) == (policy == "mixed_float16")
 
 
+@pytest.mark.graph
 def test_training_under_xla():
     if keras.backend.backend() == "torch":
         pytest.skip("PyTorch has no XLA here")
@@ -459,6 +463,7 @@ def test_a_data_set_is_captioned_batch_by_batch(trained):
     assert [caption.text for caption in captioner.read(found)] == SENTENCES
 
 
+@pytest.mark.graph
 def test_pictures_of_any_sizes(trained):
     captioner, _, _ = trained
     images = photos((16, 16), (20, 31), (9, 12))

@@ -61,11 +61,6 @@ def no_java():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def eagerly(eager):
-    """Spares the seconds that tracing takes; `test_training` trains in a compiled function."""
-
-
 @pytest.fixture(scope="module")
 def trained(folder):
     """The folder of a training that ran without interruption."""

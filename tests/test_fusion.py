@@ -13,6 +13,8 @@ from sat_keras.config.config import Config
 from sat_keras.fast import recurrence
 from sat_keras.training.optimizer import make_optimizer
 
+pytestmark = pytest.mark.graph
+
 CASE = {"steps": 4, "batch": 2, "captions": 3}
 
 

@@ -198,6 +198,7 @@ def test_the_best_captions_are_those_of_the_search(captioner, pictures):
         np.testing.assert_allclose(flat, maps[: len(caption.words)], atol=1e-6)
 
 
+@pytest.mark.graph
 def test_the_search_of_the_n_best_is_compiled_once(captioner, pictures):
     captioner.generate(pictures[0], num_results=2)
     searches = dict(captioner.searches.by_options)

@@ -8,6 +8,8 @@ from benchmarks.gradient_noise import gradient_samples
 from sat_keras.config.config import Config
 from sat_keras.paper.captioner import Captioner
 
+pytestmark = pytest.mark.graph
+
 DRAWS = 100
 
 

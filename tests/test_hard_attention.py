@@ -9,6 +9,7 @@ import pytest
 from enumeration import CONFIG, SEQUENCES, batch, enumeration, force, make
 from gradients import gradients, numpy, random, weight_gradients
 from keras import ops
+from tracing import functions_run_eagerly
 
 from sat_keras.config.config import Config
 from sat_keras.paper.attention import BahdanauAttention
@@ -397,7 +398,8 @@ def looked():
     y = np.stack([4 + word, np.full(256, 3)], -1)[:, None]
     captioner = Captioner(config)
     captioner.compile(keras.optimizers.Adam(0.02))
-    history = captioner.fit(x, y, batch_size=64, epochs=25, shuffle=False, verbose=0).history
+    with functions_run_eagerly(False):
+        history = captioner.fit(x, y, batch_size=64, epochs=25, shuffle=False, verbose=0).history
     return captioner, history, x, y, region
 
 
@@ -502,6 +504,7 @@ def test_training_in_half_precision(policy):
     assert all(np.isfinite(numpy(w.value)).all() for w in captioner.trainable_weights)
 
 
+@pytest.mark.graph
 def test_two_runs_with_one_seed_agree_compiled_or_not():
     x, y = batch(captions=2)
     found = []

@@ -20,7 +20,6 @@ COLOURS = ("red", "lime", "blue", "white")
 
 
 pytestmark = [
-    pytest.mark.usefixtures("eager"),
     # Where the captions file names no splits, which warns.
     pytest.mark.filterwarnings("ignore:.* names no splits:UserWarning"),
 ]

@@ -256,6 +256,7 @@ def test_captions_of_a_picture_share_it_and_nothing_else():
             np.testing.assert_allclose(numpy(x), numpy(y)[:, :, one], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.graph
 def test_unknown_sizes_in_a_graph():
     """As the loaders' batches reach a `tf.function`: batch, captions and steps unknown."""
     tf = pytest.importorskip("tensorflow")
@@ -279,6 +280,7 @@ def test_unknown_sizes_in_a_graph():
         np.testing.assert_allclose(numpy(x), numpy(y), rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.graph
 def test_xla_gives_the_same():
     case = {"steps": 3, "batch": 2, "captions": 2}
     values = [ops.convert_to_tensor(value) for value in arguments(**case)]

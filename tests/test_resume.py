@@ -35,7 +35,7 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=PRESETS)
-def train(request, table, eager, tmp_path_factory):
+def train(request, table, tmp_path_factory):
     """Returns a function that trains in a folder."""
     config, features = PRESETS[request.param], tmp_path_factory.mktemp("features")
 

@@ -311,6 +311,7 @@ def compiled(function, *, xla):
     pytest.skip("the backend compiles nothing here")
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     ("search", "options", "xla"),
     [(*search.values, False) for search in SEARCHES] + [(*SEARCHES[1].values, True)],

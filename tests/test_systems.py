@@ -16,11 +16,6 @@ from sat_keras.training.pretrained import copy_captioner, make_encoder, save_pre
 PICTURES = {"train": 4, "dev": 2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def eagerly(eager):
-    """Spares the seconds that tracing takes; `test_training` trains in a compiled function."""
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The captions table, the encoder and the config of all trainings, and their folder."""

@@ -16,8 +16,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def quick(folder, eager, monkeypatch):
-    """Runs eagerly and without Java."""
+def quick(folder, monkeypatch):
+    """Runs without Java."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
 
@@ -28,7 +28,7 @@ def make(*options):
 
 
 @pytest.fixture(scope="module")
-def made(folder, eager):
+def made(folder):
     """The table of soft attention and init-inject."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

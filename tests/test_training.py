@@ -182,7 +182,7 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(options, table, eager, tmp_path_factory):
+def whole(options, table, tmp_path_factory):
     """The folder of an uninterrupted training, its log, its weights, and its folder when killed."""
     folder, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
     with pytest.MonkeyPatch.context() as patch:
@@ -224,9 +224,7 @@ def test_a_log_that_cannot_be_written_does_no_harm(whole, tmp_path, capsys):
 NAN_MESSAGE = r"Received: loss nan in epoch 2, step 1, the minibatch of train-\S+(, train-\S+){2}$"
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_can_be_mended(
-    options, table, eager, tmp_path
-):
+def test_a_loss_that_is_not_finite_names_the_step_and_can_be_mended(options, table, tmp_path):
     """The last epoch before it stays, and the next run may have another learning rate."""
     config = options.replace(schedule="constant", epochs=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -311,6 +309,7 @@ def table(tmp_path_factory):
     return load_dataset("scenes", tmp_path_factory.mktemp("data"), num_images=sizes)
 
 
+@pytest.mark.graph
 def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(table, tmp_path):
     config = Config.tiny().replace(
         encoder_trainable=True,

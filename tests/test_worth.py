@@ -11,6 +11,8 @@ from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
 
+pytestmark = pytest.mark.graph
+
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])
 CAPTIONS = [["a", "red", "circle"], ["red"], ["a", "circle"]]
 CONFIG = Config.tiny().replace(grid_shape=(2, 3), feature_dim=4)
