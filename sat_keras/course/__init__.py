@@ -1,6 +1,7 @@
 """Checks of the exercises in the notebooks, out of the reader's sight.
 
-`checking` has what all of them use; `notebook_01` to `notebook_04` have one function an exercise.
+`checking` has what all of them use, `photo` the stored caption of the course's photo; each
+`notebook_0N` has one function an exercise.
 """
 
 from sat_keras import lazy_exports
@@ -13,5 +14,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_02": (),
         "notebook_03": (),
         "notebook_04": (),
+        "notebook_06": (),
+        "notebook_07": (),
+        "photo": ("camera_caption",),
     },
 )
