@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sat_keras import Config
 from sat_keras.course import (
     NotYetError,
     exercise,
@@ -10,8 +11,11 @@ from sat_keras.course import (
     notebook_02,
     notebook_03,
     notebook_04,
+    notebook_05,
+    notebook_05b,
 )
 from sat_keras.data import teacher_forcing
+from sat_keras.search.loop import SearchResult
 
 CAPTIONS = ["a red ring", "a red star", "a blue ring", "the ring is red", "a", "a small red ring"]
 STEPS = np.array([3, 9, 4, 4, 8, 5, 6, 7, 5, 3, 12])
@@ -35,7 +39,41 @@ def dot_product(hidden, keys, annotations, scale=4):
 
 SCORES = np.array([0.0, 1.0, 3.0, 2.0, -1.0, 0.5])
 COSTS, WEIGHT = np.array([[[1.0, 2.0, 3.0]]]), np.ones((1, 1, 3))
+FOUND, BEAMS = (((3, 4, 2),),), (((4, 2, 0), (3, 4, 2)),)  # token ids
 ALPHA = np.linspace(0.1, 1, 12).reshape(2, 2, 3)
+
+
+def heated(p, temperature):
+    powers = p ** (1 / temperature)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def precision(caption, references):
+    most = {word: max(text.count(word) for text in references) for word in caption}
+    return sum(min(caption.count(word), most[word]) for word in most) / len(caption)
+
+
+class Batches:
+    """A data set on which `Trained` costs half a nat a word, and two after `map`."""
+
+    cost = 0.5
+
+    def map(self, function):
+        batches = Batches()
+        batches.cost = 2.0
+        return batches
+
+
+class Trained:
+    """A captioner of 100 words that `evaluate` says to cost `cost`, or what its data says."""
+
+    def __init__(self, target="one", weight=0.005, cost=None):
+        self.config = Config(penalty_target=target, penalty_weight=weight, vocabulary_size=100)
+        self.cost = cost
+
+    def evaluate(self, batches, return_dict, verbose):
+        return {"cross_entropy": self.cost or batches.cost, "penalty": 1.0}
+
 
 # Check, its context, a right answer, and wrong answers with what their messages say.
 CASES = {
@@ -116,7 +154,91 @@ CASES = {
         {
             lambda rate, t, steps: rate * np.cos(np.pi * t / steps): "rate is 0.500",
             lambda rate, t, steps: rate * (1 - t / steps): "rate is 0.146",
+            lambda rate, t, steps: rate / 2 * (1 - np.cos(np.pi * t / steps)): "At 0%",
         },
+    ),
+    "04.3": (
+        *(notebook_04.wrong_annotations, (Trained(), Batches()), 1.5),
+        {-1.5: "difference is positive", 2: "right images", 0.5: "`evaluate`", "x": "Expected"},
+    ),
+    "04.4": (
+        *(notebook_04.penalty_of_length, (Trained(), Batches()), Trained("length", 1.0)),
+        {
+            (Trained("length", 1.0), ()): "Expected a captioner. Received: tuple",
+            Trained("one", 1.0): "Set penalty_target='length'",
+            Trained("length", 0.005): "Set penalty_weight=1.0",
+            Trained("length", 1.0, cost=4.6): "call `fit`",
+        },
+    ),
+    "05.1": (
+        *(notebook_05.probability_of_caption, (), 0.6 * 0.35 * 0.9),
+        {
+            0.6 * 0.35: "probability of <end>",
+            0.35 * 0.9: "the first",
+            np.log(0.6 * 0.35 * 0.9): "take exp",
+            0.6 + 0.35 + 0.9: "do not add",
+            0.5: "is not p",
+            "a b": "Expected a probability",
+        },
+    ),
+    "05.2": (
+        *(notebook_05.beam_of_one, (FOUND, BEAMS), [[list(FOUND[0][0])]]),
+        {
+            SearchResult(FOUND, 0, 0, 0, 0): "`token_ids`",
+            BEAMS: "one hypothesis an image",
+            (BEAMS[0][:1],): "`beam_size=1`",
+            FOUND[0]: "must have shape",
+            (((4, 5, 3),),): "is greedy search's",
+        },
+    ),
+    "05.3": (
+        *(notebook_05.heated, (), heated),
+        {
+            lambda p, t: heated(p, 1 / t): "1 / T, not T",
+            lambda p, t: p ** (1 / t): "sum over the words",
+            lambda p, t: p ** (1 / t) / (p ** (1 / t)).sum(): "last axis",
+            lambda p, t: heated(np.exp(p), t): "it needs log p",
+            lambda p, t: p[0]: "must have shape",
+            lambda p, t: p: "Not for T = 2",
+        },
+    ),
+    "05.4": (
+        *(notebook_05.rank_by_length, (), lambda p, c, gamma: np.argmax(p / c**gamma)),
+        {
+            lambda p, c, gamma: np.argmax(p * c**gamma): "Divide",
+            lambda p, c, gamma: np.argmin(p / c**gamma): "highest",
+            lambda p, c, gamma: 0: "For gamma = 0",
+            lambda p, c, gamma: max(p): "position from 0 to 2",
+        },
+    ),
+    "05b.1": (
+        *(notebook_05b.too_short, (), np.exp(1 - 10 / 8)),
+        {
+            np.exp(1 - 8 / 10): "not c / r",
+            0.8: "not yet BP",
+            1 - np.exp(1 - 10 / 8): "give the factor",
+            22: "between 0 and 1",
+            0.5: "is not exp",
+        },
+    ),
+    "05b.2": (
+        *(notebook_05b.clipped_precision, (), precision),
+        {
+            lambda c, refs: sum(any(w in r for r in refs) for w in c) / len(c): "clip its count",
+            lambda c, refs: precision(c, [refs[0] + refs[1]]): "not the sum",
+            lambda c, refs: precision(c, refs[:1]): "word by word",
+            lambda c, refs: precision(c, refs) * len(c): "Divide",
+            lambda c, refs: precision(list(set(c)), refs): "not once",
+            lambda c, refs: 0.1: "4 of 7",
+        },
+    ),
+    "05b.3": (
+        *(notebook_05b.one_caption_for_all, (dict(enumerate([CAPTIONS, CAPTIONS])),), "a red ring"),
+        {5: "a string", " ": "at least one word", "zebra": "most frequent words"},
+    ),
+    "05b.4": (
+        *(notebook_05b.half_the_interval, (100,), 400),
+        {200: "square root", 4: "not the factor", 25: "wider", 300: "another factor", "x": "Exp"},
     ),
 }
 
