@@ -43,6 +43,13 @@ ATTENTION = {
     "uniform_cost": ("log p lost with uniform weights, nats", 3),
     "permuted_cost": ("log p lost with permuted weights, nats", 3),
     "other_cost": ("log p lost with another picture's weights, nats", 3),
+    "deletion": ("area under p(word), attended regions hidden first, %", 1),
+    "deletion_random": ("the same in random order, %", 1),
+    "insertion": ("area under p(word), attended regions shown first, %", 1),
+    "insertion_random": ("the same in random order, %", 1),
+    "rank_correlation": ("rank correlation of attention and drop of log p", 2),
+    "recall_1": ("references that are likeliest for their own picture, %", 1),
+    "recall_10": ("references whose picture is among the 10 likeliest, %", 1),
 }
 # Endings of the scores of attention that ignores the words, and their names in the table.
 BASELINES = {"_uniform": "uniform", "_centre": "centre", "_mean_map": "mean map"}

@@ -200,7 +200,8 @@ def wordy(trained, folder):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
         patch.chdir(folder)
         command = ["evaluate", "trained", "--length-penalty", "9", "--out", "wordy.json"]
-        assert cli.main([*command, "--occlusion", "3", "--json", "--report", "report"]) == 0
+        command += ["--occlusion", "3", "--ranking", "2"]
+        assert cli.main([*command, "--json", "--report", "report"]) == 0
     return json.loads(out.getvalue())
 
 
@@ -221,6 +222,11 @@ def test_results_have_scores_of_attention_with_intervals(wordy):
     assert attention["entropy_uniform"] == pytest.approx(math.log(rows * columns))
     assert attention["words"] == wordy["caption_statistics"]["mean_length"] * PICTURES > 0
     names = {"entropy", "coverage", "gate", "sameness", "occlusion_attended", "faithfulness"}
+    names |= {"deletion", "insertion_random", "rank_correlation", "recall_1"}
+    assert attention["ranked_pictures"] == 2
+    assert 1 <= attention["median_rank"] <= 2
+    curves = attention["curves"]
+    assert {len(values) for values in curves.values()} == {len(curves["share"])}
     assert names <= set(attention["intervals"])
     for name, (low, high) in attention["intervals"].items():
         assert low <= attention[name] + 1e-9

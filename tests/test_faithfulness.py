@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from sat_keras.analysis import summary
+from sat_keras.analysis.curves import SHARES, curve_statistics, word_curves
 from sat_keras.analysis.occlusion import CHOICES, occlusion_statistics
 from sat_keras.captioning.caption import Caption
 from sat_keras.config.config import Config
@@ -181,11 +182,24 @@ def test_a_data_set_is_scored_a_few_pictures_at_a_time(monkeypatch):
     monkeypatch.setattr(summary, "annotate_pictures", annotate)
     monkeypatch.setattr(summary, "attention_worth", lambda *_: {})  # this one has no decoder
     monkeypatch.setattr(summary, "_PICTURES_AT_A_TIME", 2)
-    found = summary._occlusion(OneRegion(4), annotations, list(captions), captions)
+    monkeypatch.setattr(summary, "_CURVE_PICTURES", 3)
+    found, curves = summary._occlusion(OneRegion(4), annotations, list(captions), captions)
     assert held == [2, 2, 2, 2, 1]
     expected = occlusion_statistics(OneRegion(4), annotations, list(captions.values()))
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-6)
+    # The first two parts, which begin before the third picture.
+    orders, parts = np.random.default_rng(0), []
+    for first in (0, 2):
+        part = [captions[first], captions[first + 1]]
+        at, words = word_curves(OneRegion(4), annotations[first : first + 2], part, seed=orders)
+        areas = curve_statistics(at, words, 2)["deletion"]
+        np.testing.assert_allclose(found["deletion"][first : first + 2], areas, rtol=1e-5)
+        parts.append(words["deletion"])
+    mean = np.concatenate(parts).mean(axis=0)
+    np.testing.assert_allclose(curves["deletion"], mean, rtol=1e-5)
+    assert curves["share"] == list(SHARES)
+    assert len(found["rank_correlation"]) == 4
 
 
 @pytest.mark.parametrize(("pictures", "share"), [(2, 0.1), (3, 0), (3, 1.1), (3, -0.1)])

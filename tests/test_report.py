@@ -63,6 +63,13 @@ class Page(html.parser.HTMLParser):
         return [a for a in found if attributes.items() <= a.items()]
 
 
+CURVES = {
+    "share": [0.0, 0.5, 1.0],
+    **{"deletion": [0.8, 0.2, 0.1], "deletion_random": [0.8, 0.4, 0.1]},
+    **{"insertion": [0.1, 0.7, 0.8], "insertion_random": [0.1, 0.4, 0.8]},
+}
+
+
 def make_captions(texts):
     captions, generator = {}, np.random.default_rng(0)
     for image_id, text in texts.items():
@@ -85,6 +92,7 @@ def make_results(texts, references, **changes):
         "attention_scores": {
             **{"words": 8, "entropy_uniform": 1.792, "entropy": 1.234, "coverage": 56.78},
             "intervals": {"entropy": [1.1, 1.3], "coverage": [51.0, 61.0]},
+            "curves": CURVES,
         },
         **changes,
     }
@@ -308,6 +316,19 @@ def test_histograms_are_in_the_page_with_their_description(make):
     assert charts[0]["aria-label"].startswith("Histogram. Words of a caption: mean 2.0, median 2.5")
     bars = [a for a in page.having("span") if "pictures" in a.get("title", "")]
     assert {"0: 1 pictures", "3: 2 pictures"} <= {bar["title"] for bar in bars}
+
+
+def test_curves_are_drawn_and_described(make):
+    _, page = make()
+    described = [a["aria-label"] for a in page.having("svg", role="img") if "aria-label" in a]
+    deletion = next(x for x in described if "is hidden" in x)
+    assert "0.800 at 0, 0.100 at 1. At 0.5 it is 0.200 with the most" in deletion
+    points = [a["points"] for a in page.having("polyline")]
+    # 276 by 150 pixels from (34, 160), the largest value at the top.
+    assert points[0] == "34.0,10.0 172.0,122.5 310.0,141.2"
+    assert len(points) == 4
+    _, page = make(attention_scores={"words": 8})
+    assert not page.having("polyline")
 
 
 @pytest.mark.parametrize(

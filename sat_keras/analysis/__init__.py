@@ -3,7 +3,8 @@
 Read `measures` and `pointing` first, `statistics` turns them into scores of a set of captions.
 `grounding` finds the boxes of words, `occlusion` hides regions from the model, `summary` collects
 all scores; `search_tree` records a beam search. `forced` decodes given captions, `phrases` and
-`phrase_scores` measure attention on the phrases of Flickr30k Entities, `worth` replaces attention.
+`phrase_scores` measure attention on the phrases of Flickr30k Entities, `worth` replaces attention,
+`curves` hides regions in order and singly, `ranking` asks which picture a caption describes.
 """
 
 from sat_keras import lazy_exports
@@ -11,6 +12,7 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "curves": ("curve_statistics", "rank_correlation_statistics", "word_curves"),
         "forced": ("force_captions",),
         "grounding": ("ground_captions",),
         "measures": ("attention_entropy", "coverage", "sameness", "total_variation"),
@@ -18,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "phrase_scores": ("score_phrases",),
         "phrases": ("phrase_statistics",),
         "pointing": ("attention_mass", "centre_map", "pointing_accuracy"),
+        "ranking": ("caption_log_probabilities", "ranking_statistics", "ranks_of_pictures"),
         "search_tree": ("trace_search",),
         "statistics": ("attention_scores", "attention_statistics"),
         "summary": ("score_attention",),

@@ -116,22 +116,51 @@ def _drops(
     """Returns the drop of the log-probability of each row's word in nats, `(rows,)` by choice."""
     pictures, steps, hidden = zip(*rows, strict=True)
     whole = np.asarray(annotations)[list(pictures)]  # (rows, num_regions, feature_dim)
-    mean = whole.mean(axis=1, dtype="float32").astype(whole.dtype)
-    variants = [whole]
-    for choice in CHOICES:
-        variants.append(whole.copy())
+    is_hidden = np.zeros((1 + len(CHOICES), *whole.shape[:2]), bool)  # nothing, then by choice
+    for i, choice in enumerate(CHOICES, start=1):
         for row, regions in enumerate(hidden):
-            variants[-1][row, regions[choice]] = mean[row]
+            is_hidden[i, row, regions[choice]] = True
+    of_words = word_log_probabilities(
+        captioner, whole, is_hidden, [tokens[picture] for picture in pictures], steps
+    )
+    return dict(zip(CHOICES, of_words[0] - of_words[1:], strict=True))
+
+
+def word_log_probabilities(
+    captioner: Any,
+    annotations: np.ndarray,
+    is_hidden: np.ndarray,
+    tokens: Sequence[Sequence[int]],
+    steps: Sequence[int],
+) -> np.ndarray:
+    """Computes the log-probability of words in pictures with hidden regions.
+
+    A hidden annotation vector is replaced by the mean of the picture's annotation vectors.
+
+    Args:
+        captioner: As in `occlusion_statistics`.
+        annotations: Array of shape `(rows, num_regions, feature_dim)`, a picture for each word.
+        is_hidden: Boolean array of shape `(variants, rows, num_regions)`.
+        tokens: Token ids of each word's caption, with `<start>`.
+        steps: The words' steps from 0: the word of step `t` is token `t + 1`.
+
+    Returns:
+        Array of shape `(variants, rows)`, in nats.
+    """
+    mean = annotations.mean(axis=1, keepdims=True, dtype="float32").astype(annotations.dtype)
+    variants = np.where(is_hidden[..., None], mean, annotations)
     length = max(steps) + 1
-    padded = [(tokens[picture] + length * [0])[: length + 1] for picture in pictures]
+    padded = [[*row, *[0] * length][: length + 1] for row in tokens]
     token_ids = np.array(len(variants) * padded, dtype="int32")  # (variants * rows, length + 1)
     outputs = captioner(
-        {"annotations": np.concatenate(variants), "token_ids": token_ids[:, None, :-1]}
+        {
+            "annotations": variants.reshape(-1, *annotations.shape[1:]),
+            "token_ids": token_ids[:, None, :-1],
+        }
     )
     step = np.tile(steps, len(variants))
     logits = ops.cast(outputs["logits"], "float32")[:, 0]
     logits = ops.take_along_axis(logits, ops.convert_to_tensor(step[:, None, None]), axis=1)[:, 0]
     log_probabilities = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))
     words = token_ids[np.arange(len(token_ids)), step + 1]
-    of_words = log_probabilities[np.arange(len(words)), words].reshape(len(variants), -1)
-    return dict(zip(CHOICES, of_words[0] - of_words[1:], strict=True))
+    return log_probabilities[np.arange(len(words)), words].reshape(len(variants), -1)

@@ -106,11 +106,13 @@ def unit_of(name: str) -> str:
         name: The score's name.
 
     Returns:
-        `"nats"`, `"%"`, or `""` for the gate, which is from 0 to 1.
+        `"nats"`, `"%"`, or `""` for the gate, from 0 to 1, for correlations and ranks.
     """
+    if name in ("gate", "rank_correlation", "median_rank"):
+        return ""
     if name.startswith(("entropy", "occlusion", "faithfulness")) or name.endswith("_cost"):
         return "nats"
-    return "" if name == "gate" else "%"
+    return "%"
 
 
 def _measures(

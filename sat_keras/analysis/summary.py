@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sat_keras.analysis.curves import (
+    SHARES,
+    curve_statistics,
+    rank_correlation_statistics,
+    word_curves,
+)
 from sat_keras.analysis.grounding import WordsToBoxes, ground_captions
 from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
+from sat_keras.analysis.ranking import (
+    caption_log_probabilities,
+    ranking_statistics,
+    ranks_of_pictures,
+)
 from sat_keras.analysis.statistics import attention_scores, attention_statistics
 from sat_keras.analysis.worth import attention_worth
 from sat_keras.backend.progress import track
@@ -22,6 +33,8 @@ from sat_keras.training.fit import annotate_pictures
 # Pictures that pass through the CNN and whose annotation vectors are held at a time. With VGG16 the
 # process takes 1.7 GB for 8, 2.4 GB for 16 and 5.4 GB for 64.
 _PICTURES_AT_A_TIME = 8
+# Pictures of occlusion whose regions are also hidden in the order of their weights, and singly.
+_CURVE_PICTURES = 32
 
 
 def score_attention(
@@ -32,6 +45,7 @@ def score_attention(
     objects: pd.DataFrame | None = None,
     words_to_boxes: WordsToBoxes | None = None,
     occlusion: int = 200,
+    ranking: int = 0,
 ) -> dict[str, Any]:
     """Scores the attention behind a captioner's captions.
 
@@ -45,6 +59,8 @@ def score_attention(
             `ground_captions`. Required with `objects`.
         occlusion: Integer, number of pictures, drawn at random, for the scores of occlusion. 0
             for none.
+        ranking: Integer, number of pictures, drawn at random, that are ranked by the probability
+            of each one's first reference. 0 for none.
 
     Returns:
         Dictionary for JSON. Counts: `words`, `object_words` (with a box) and
@@ -64,9 +80,16 @@ def score_attention(
         | `occlusion_attended`, `..._random`, `..._least` | nats | words |
         | `faithfulness`, `attended` minus `random` | nats | words |
         | `uniform_cost`, `permuted_cost`, `other_cost`, see `attention_worth` | nats | words |
+        | `deletion`, `insertion`, `..._random`, areas under `word_curves` | percent | words |
+        | `rank_correlation`, see `rank_correlation_statistics` | -1 to 1 | words |
+        | `recall_1`, `recall_5`, `recall_10`, see `ranks_of_pictures` | percent | pictures |
+        | `median_rank`, beside `ranked_pictures` | | pictures |
+
+        `curves` holds the mean curves of all words by name, beside the `share` that is hidden or,
+        for insertion, shown.
 
         `intervals` holds their bootstrap 95 % intervals over pictures, `[low, high]` by the same
-        names; `sameness_between_pictures` has none.
+        names; `sameness_between_pictures` and `median_rank` have none.
 
     Raises:
         ValueError: If `objects` is given without `words_to_boxes`.
@@ -88,8 +111,14 @@ def score_attention(
         (side, side),
     )
     sample = random.Random(0).sample(list(captions), min(occlusion, len(captions)))
+    extra: dict[str, Any] = {}
     if sample:
-        statistics |= _occlusion(captioner, source, sample, captions)
+        found_here, extra["curves"] = _occlusion(captioner, source, sample, captions)
+        statistics |= found_here
+    if ranking:
+        ranks = _ranks(captioner, source, table, min(ranking, table["image_id"].nunique()))
+        statistics |= ranking_statistics(ranks)
+        extra |= {"ranked_pictures": len(ranks), "median_rank": float(np.median(ranks))}
     scores, intervals = attention_scores(statistics)
     means = [caption.attention.mean(axis=0) for caption in found if caption.words]
     if len(means) > 1:
@@ -100,17 +129,22 @@ def score_attention(
         "occlusion_pictures": len(sample),
         "entropy_uniform": math.log(config.num_regions),
         **scores,
+        **extra,
         "intervals": intervals,
     }
 
 
 def _occlusion(
     captioner: Captioner, source: Any, image_ids: Sequence[str], captions: Mapping[str, Caption]
-) -> dict[str, np.ndarray]:
-    """Returns the `occlusion_statistics` of pictures, a few at a time to bound the memory."""
+) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+    """Returns the statistics of pictures with hidden regions, and the mean curves of their words.
+
+    A few pictures are read at a time to bound the memory.
+    """
     generator = np.random.default_rng(0)  # one for all parts, as if they were one call
+    orders = np.random.default_rng(0)
     parts: list[dict[str, np.ndarray]] = []
-    worth: list[dict[str, np.ndarray]] = []
+    curves: list[dict[str, np.ndarray]] = []
     with track(len(image_ids), "Occlusion") as bar:
         for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
             part = image_ids[start : start + _PICTURES_AT_A_TIME]
@@ -119,10 +153,34 @@ def _occlusion(
             parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
             if len(part) > 1:  # a single picture has no other one to take attention from
                 words = [caption.words for caption in found]
-                worth.append(attention_worth(captioner, annotations, words))
+                parts.append(attention_worth(captioner, annotations, words))
+            if start < _CURVE_PICTURES:
+                pictures, of_words = word_curves(captioner, annotations, found, seed=orders)
+                curves.append(of_words)
+                parts.append(curve_statistics(pictures, of_words, len(part)))
+                parts.append(rank_correlation_statistics(captioner, annotations, found))
             bar.update(len(part))
-    return {
-        name: np.concatenate([part[name] for part in each])
-        for each in (parts, worth)
-        for name in (each[0] if each else ())
+    names = dict.fromkeys(name for part in parts for name in part)
+    statistics = {
+        name: np.concatenate([part[name] for part in parts if name in part]) for name in names
     }
+    means = {
+        name: np.concatenate([part[name] for part in curves]).mean(axis=0).tolist()
+        for name in curves[0]
+        if any(len(part[name]) for part in curves)
+    }
+    return statistics, {"share": list(SHARES), **means}
+
+
+def _ranks(captioner: Captioner, source: Any, table: pd.DataFrame, number: int) -> np.ndarray:
+    """Returns the ranks of pictures drawn at random by the likelihood of their first reference."""
+    references = table.drop_duplicates("image_id").sample(number, random_state=0)
+    image_ids = references["image_id"].tolist()
+    annotations = [
+        np.asarray(annotate_pictures(captioner, source, image_ids[i : i + _PICTURES_AT_A_TIME]))
+        for i in range(0, number, _PICTURES_AT_A_TIME)
+    ]
+    tokenizer: Any = captioner.tokenizer
+    token_ids = tokenizer(references["caption"].tolist()).to_tensor().numpy()
+    log_p = caption_log_probabilities(captioner, np.concatenate(annotations), token_ids)
+    return ranks_of_pictures(log_p, range(number))

@@ -61,6 +61,14 @@ def add_options(parser: options.Parser) -> None:
         help="pictures to hide regions of, which measures what words depend on; 0 for none "
         f"(default: {OCCLUSION_PICTURES})",
     )
+    group.add_argument(
+        "--ranking",
+        type=options.number(int, NATURAL),
+        default=0,
+        metavar="N",
+        help="pictures to rank by the probability of each one's first reference, which takes time "
+        "with the square of N; 0 for none (default: 0)",
+    )
     _add_output(parser.add_argument_group("output"))
 
 
@@ -129,6 +137,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         *(captioner, source, captions, table, references, objects, entities),
         is_scenes=dataset["name"] == "scenes",
         occlusion=arguments.occlusion,
+        ranking=arguments.ranking,
     )
     training = read_run(folder) or description["training"]
     has_attention = "attention_scores" in scores
@@ -246,6 +255,7 @@ def _scores(
     entities: Path | None,
     is_scenes: bool,
     occlusion: int,
+    ranking: int,
 ) -> dict[str, Any]:
     """Returns the scores of the captions and of the attention behind their words."""
     from sat_keras.analysis import score_attention, score_phrases
@@ -256,7 +266,7 @@ def _scores(
     attention: dict[str, Any] = {}
     if all(found.attention is not None for found in captions.values()):
         attention = score_attention(
-            captioner, source, captions, table, objects, words_to_boxes, occlusion
+            captioner, source, captions, table, objects, words_to_boxes, occlusion, ranking
         )
         results["attention_scores"] = attention
         sentences = load_phrases(entities, list(references)) if entities else ()

@@ -54,8 +54,17 @@ _MEANINGS = {
     "uniform_cost": "log p(word) lost with uniform attention weights",
     "permuted_cost": "log p(word) lost with the weights at permuted regions",
     "other_cost": "log p(word) lost with another picture's weights",
+    "deletion": "area under p(word), attended regions hidden first",
+    "deletion_random": "the same, regions hidden in random order",
+    "insertion": "area under p(word), attended regions shown first",
+    "insertion_random": "the same, regions shown in random order",
+    "rank_correlation": "ranks of attention and of the drop of log p(word), block by block",
+    "recall_1": "references that are likeliest for their own picture",
+    "recall_5": "references whose picture is among the 5 likeliest",
+    "median_rank": "median rank of a reference's own picture",
+    "recall_10": "references whose picture is among the 10 likeliest",
 }
-_COUNTS = ("words", "object_words", "occlusion_pictures")
+_COUNTS = ("words", "object_words", "occlusion_pictures", "ranked_pictures")
 # Scores in the table of captions, with their digits.
 _COLUMNS = {"cider": 3, "bleu4": 1, "meteor": 1, "rouge_l": 1, "spice": 1}
 
@@ -105,6 +114,7 @@ def write_report(
         results=results,
         tables=_score_tables(results),
         histograms=_histograms(table, captions),
+        curves=_curves(results.get("attention_scores", {}).get("curves", {})),
         best=[card(image_id) for image_id in ranked[::-1][:shown]],
         worst=[card(image_id) for image_id in ranked[:shown]],
         data=_table_data(table, references, paths),
@@ -274,6 +284,46 @@ def _histogram(values: Any, edges: np.ndarray, title: str, digits: int) -> dict[
         "ticks": [(position(tick), f"{tick:.6g}") for tick in ticks if low <= tick <= high],
         "mean": (position(mean), f"{mean:.{digits or 1}f}"),
     }
+
+
+# Deletion and insertion
+
+
+def _curves(curves: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    """Returns the curves of `word_curves`, in pixels of the page's drawing."""
+    charts = []
+    for name, done in (("deletion", "hidden"), ("insertion", "shown")):
+        if name not in curves:
+            continue
+        lines = {"attended": curves[name], "random": curves[f"{name}_random"]}
+        most = max(map(max, lines.values()))
+        axis = f"Probability of a word, by the share of the regions that is {done}"
+        middle = len(curves["share"]) // 2
+        charts.append(
+            {
+                "title": name.capitalize(),
+                "axis": axis,
+                "most": f"{most:.2f}",
+                "description": (
+                    f"Line chart. {axis}: {lines['attended'][0]:.3f} at 0, "
+                    f"{lines['attended'][-1]:.3f} at 1. At {curves['share'][middle]:g} it is "
+                    f"{lines['attended'][middle]:.3f} with the most attended regions first, "
+                    f"{lines['random'][middle]:.3f} in random order."
+                ),
+                "ticks": [(34 + 276 * share, f"{share:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
+                "lines": [
+                    {
+                        "kind": kind,
+                        "points": " ".join(
+                            f"{34 + 276 * share:.1f},{160 - 150 * p / most:.1f}"
+                            for share, p in zip(curves["share"], values, strict=True)
+                        ),
+                    }
+                    for kind, values in lines.items()
+                ],
+            }
+        )
+    return charts
 
 
 # The table of all captions
