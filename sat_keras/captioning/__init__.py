@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "caption": ("Caption",),
         "model": ("CaptionModel", "CaptionSearch", "caption_search"),
+        "presets": ("pretrained_folder",),
     },
 )
