@@ -20,6 +20,8 @@ from sat_keras.fast.recurrence import (
     lstm_update,
 )
 
+pytestmark = pytest.mark.graph  # compiled functions are part of the loop
+
 HIDDEN, FEATURES, REGIONS, ATTENTION = 3, 4, 5, 2
 SIZES = {"hidden": HIDDEN, "context": FEATURES, "attention_weights": REGIONS, "gate": 1}
 ARGUMENTS = (
@@ -256,7 +258,6 @@ def test_captions_of_a_picture_share_it_and_nothing_else():
             np.testing.assert_allclose(numpy(x), numpy(y)[:, :, one], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.graph
 def test_unknown_sizes_in_a_graph():
     """As the loaders' batches reach a `tf.function`: batch, captions and steps unknown."""
     tf = pytest.importorskip("tensorflow")
@@ -280,7 +281,6 @@ def test_unknown_sizes_in_a_graph():
         np.testing.assert_allclose(numpy(x), numpy(y), rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.graph
 def test_xla_gives_the_same():
     case = {"steps": 3, "batch": 2, "captions": 2}
     values = [ops.convert_to_tensor(value) for value in arguments(**case)]
