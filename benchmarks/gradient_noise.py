@@ -49,7 +49,7 @@ def gradient_samples(
 
     Reference:
         [Xu et al., 2015](https://arxiv.org/abs/1502.03044), section 4.1.
-        Notebook `08_hard_attention`.
+        Notebook `08b_training_hard_attention`.
     """
     if captioner.reinforce is None:
         raise ValueError(

@@ -44,6 +44,7 @@ LIT = {
     "06_attention_plots": {"picture", "annotations", "attention", "gate"},
     "07_flickr8k": "all",
     "08_hard_attention": {"attention", "context", "hard"},
+    "08b_training_hard_attention": {"attention", "word", "hard", "loss"},
 }
 
 

@@ -16,6 +16,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_04": (),
         "notebook_06": (),
         "notebook_07": (),
+        "notebook_08": (),
+        "notebook_08b": (),
         "photo": ("camera_caption",),
     },
 )

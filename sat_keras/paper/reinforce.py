@@ -56,7 +56,7 @@ class Reinforce(keras.Layer):
     Reference:
         Xu et al. 2015, section 4.1, equations 10 to 12. In the authors' code the difference of
         reward and baseline has the other sign (where `RL_sumCost` is set); here it is the paper's.
-        Notebook `08_hard_attention`.
+        Notebooks `08_hard_attention` and `08b_training_hard_attention`.
     """
 
     def __init__(
