@@ -70,7 +70,7 @@ def trace_search(
     >>> figure = plot_beam_tree(hypotheses, tokenizer.get_vocabulary())
 
     Reference:
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05_decoding`.
     """
     hypotheses: list[Hypothesis] = []
 

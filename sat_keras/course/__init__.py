@@ -14,6 +14,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_02": (),
         "notebook_03": (),
         "notebook_04": (),
+        "notebook_05": (),
+        "notebook_05b": (),
         "notebook_06": (),
         "notebook_07": (),
         "notebook_08": (),

@@ -49,7 +49,7 @@ def corpus_bleu(
     Reference:
         [Papineni et al., 2002](https://aclanthology.org/P02-1040/);
         `pycocoevalcap/bleu`, option "closest".
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05b_evaluation`.
     """
     sums = bleu_statistics(candidates, references, max_n).sum(axis=0)
     return bleu_of_sums(sums, brevity_penalty).tolist()
@@ -194,7 +194,7 @@ def cider(
     Reference:
         [Vedantam et al., 2015](https://arxiv.org/abs/1411.5726), equations 1 to 3 and section 7;
         `pycocoevalcap/cider`.
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05b_evaluation`.
     """
     counts = [[ngrams(reference, max_n) for reference in picture] for picture in references]
     weigh = NgramWeights(counts)

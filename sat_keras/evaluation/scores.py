@@ -67,7 +67,7 @@ def score_captions(
     86.68...
 
     Reference:
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05b_evaluation`.
     """
     _check_names("protocols", protocols, PROTOCOLS)
     return score_pictures(candidates, references, metrics).scores(protocols)
@@ -188,7 +188,7 @@ def caption_statistics(captions: Captions | Iterable[str]) -> dict[str, float]:
 
     Reference:
         [Li et al., 2016](https://arxiv.org/abs/1510.03055), for distinct-n.
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05b_evaluation`.
     """
     texts: list[Any] = list(captions.values() if isinstance(captions, Mapping) else captions)
     if not texts:

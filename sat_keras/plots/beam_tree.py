@@ -46,7 +46,7 @@ def plot_beam_tree(hypotheses: Sequence[Hypothesis], vocabulary: Sequence[str]) 
     >>> figure = plot_beam_tree(hypotheses, tokenizer.get_vocabulary())
 
     Reference:
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05_decoding`.
     """
     if not len(hypotheses):
         raise ValueError("A tree needs at least one hypothesis. Received: none")

@@ -73,7 +73,7 @@ def beam_search(
 
     Reference:
         [Wu et al., 2016](https://arxiv.org/abs/1609.08144), section 7, on length normalisation;
-        the plain power replaces its `lp(y)`. Notebook `05_decoding_and_evaluation`.
+        the plain power replaces its `lp(y)`. Notebook `05_decoding`.
     """
     num_results = beam_size if num_results is None else num_results
     _check_options(beam_size, length_penalty, num_results)

@@ -62,7 +62,7 @@ def greedy_search(
     [[[3, 3, 3, 2]]]
 
     Reference:
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05_decoding`.
     """
     first = first_step(step, states, start_id, batch_size, width=1)
     permit = _permit(first, start_id, end_id, max_length, pad_id, forbidden_ids)
@@ -112,7 +112,7 @@ def sample_search(
         ValueError: If an argument is out of its range.
 
     Reference:
-        Notebook `05_decoding_and_evaluation`.
+        Notebook `05_decoding`.
     """
     if not temperature > 0:
         raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
