@@ -205,6 +205,15 @@ def wordy(trained, folder):
     return json.loads(out.getvalue())
 
 
+def test_an_ensemble_of_a_captioner_with_itself_has_its_scores(trained, wordy, capsys):
+    command = ["evaluate", "trained", "--with", "trained", "--length-penalty", "9"]
+    assert cli.main([*command, "--occlusion", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["members"], wordy["members"]) == (2, 1)
+    assert found["scores"]["coco"] == pytest.approx(wordy["scores"]["coco"], rel=1e-6)
+    assert found["parameters"] == 2 * wordy["parameters"]
+
+
 def test_json_on_stdout_is_the_results_file(wordy, folder):
     assert json.loads((folder / "wordy.json").read_text()) == wordy
 

@@ -151,7 +151,8 @@ def _occlusion(
             annotations = annotate_pictures(captioner, source, part)
             found = [captions[image_id] for image_id in part]
             parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
-            if len(part) > 1:  # a single picture has no other one to take attention from
+            # A single picture has no other one to take attention from, an ensemble no one decoder.
+            if len(part) > 1 and hasattr(captioner, "decoder"):
                 words = [caption.words for caption in found]
                 parts.append(attention_worth(captioner, annotations, words))
             if start < _CURVE_PICTURES:

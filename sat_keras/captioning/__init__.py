@@ -1,6 +1,7 @@
 """What every captioning model does with its step function: search, sentences, compiled prediction.
 
-Read `caption`, the result, then `model`, the base class of `sat_keras.paper.Captioner`.
+Read `caption`, the result, then `model`, the base class of `sat_keras.paper.Captioner`; `ensemble`
+averages several.
 """
 
 from sat_keras import lazy_exports
@@ -9,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "caption": ("Caption",),
+        "ensemble": ("Ensemble",),
         "model": ("CaptionModel", "CaptionSearch", "caption_search"),
         "presets": ("pretrained_folder",),
     },

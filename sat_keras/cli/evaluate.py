@@ -30,6 +30,16 @@ OCCLUSION_PICTURES = 200
 def add_options(parser: options.Parser) -> None:
     """Adds the command's options."""
     options.add_model(parser, positional=True)
+    parser.add_argument(
+        "--with",
+        nargs="+",
+        type=options.path,
+        default=[],
+        dest="others",
+        metavar="MODEL",
+        help="further captioners of the same encoder and vocabulary: an ensemble, which averages "
+        "their word distributions in one search",
+    )
     group = parser.add_argument_group("options")
     group.add_argument(
         "--split", choices=options.SPLITS, default="dev", help="what to caption (default: dev)"
@@ -147,6 +157,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         "pictures": len(references),
         "encoder": captioner.config.encoder,
         "system": captioner.config.system,
+        "members": 1 + len(arguments.others),
         "attention": captioner.config.attention if has_attention else None,
         "context": search["context"],
         "beam": search["beam_size"],
@@ -189,15 +200,16 @@ def _captioner_and_source(
     from sat_keras.training.pretrained import load_pretrained, make_encoder
 
     truncated = {"allow_truncated": arguments.allow_truncated}
+    names = [folder, *arguments.others] if arguments.others else folder
     if description["encoder"]["in_model"] or cache is None:
-        captioner = load_pretrained(folder, arguments.encoder_weights, dtype=arguments.precision)
+        captioner = load_pretrained(names, arguments.encoder_weights, dtype=arguments.precision)
         encoder = captioner.encoder
         assert encoder is not None  # the folder has one, or the CNN was just made
         source = PictureSource(
             table, encoder.resize_images, region_mask=encoder.region_mask, **truncated
         )
         return captioner, source
-    captioner = load_pretrained(folder, encoder=False, dtype=arguments.precision)
+    captioner = load_pretrained(names, encoder=False, dtype=arguments.precision)
     config = captioner.config
     weights = arguments.encoder_weights or description["encoder"]["weights"]
     # The precision of the training, so that the cache has these annotation vectors.

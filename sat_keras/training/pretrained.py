@@ -1,10 +1,12 @@
 """Loading and saving captioners in folders, see `sat_keras.captioning.presets`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sat_keras.baselines.systems import system_of
+from sat_keras.captioning.ensemble import Ensemble
 from sat_keras.captioning.model import CaptionModel
 from sat_keras.captioning.presets import (
     CONFIG_FILE,
@@ -38,7 +40,7 @@ make_encoder = Captioner.make_encoder
 
 
 def load_pretrained(
-    name_or_folder: str | os.PathLike,
+    name_or_folder: str | os.PathLike | Sequence[str | os.PathLike],
     encoder_weights: str | os.PathLike | None = None,
     encoder: bool = True,
     dtype: str = "float32",
@@ -46,13 +48,17 @@ def load_pretrained(
     """Loads a trained captioner of any system, as `CaptionModel.from_preset` of its class.
 
     Args:
-        name_or_folder, encoder_weights, encoder, dtype: As of `CaptionModel.from_preset`.
+        name_or_folder: As of `CaptionModel.from_preset`, or a sequence of them, whose captioners
+            become an `Ensemble`. The first brings the encoder.
+        encoder_weights, encoder, dtype: As of `CaptionModel.from_preset`.
 
     Returns:
         A `CaptionModel`, such as a `Captioner`.
 
     Raises:
-        FileNotFoundError, ValueError, ConnectionError: As `CaptionModel.from_preset`.
+        FileNotFoundError, ConnectionError: As `CaptionModel.from_preset`.
+        ValueError: As `CaptionModel.from_preset`, or if the captioners of a sequence do not fit
+            together.
 
     Example:
 
@@ -63,6 +69,14 @@ def load_pretrained(
     Reference:
         Notebook `07_flickr8k`.
     """
+    if not isinstance(name_or_folder, (str, os.PathLike)):
+        names = list(name_or_folder)
+        return Ensemble(
+            [
+                load_pretrained(name, encoder_weights, encoder and i == 0, dtype)
+                for i, name in enumerate(names)
+            ]
+        )
     config = read_description(pretrained_folder(name_or_folder))["config"]
     return system_of(config).from_preset(name_or_folder, encoder_weights, encoder, dtype)
 
