@@ -38,8 +38,6 @@ import diagram  # noqa: E402
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 LARGEST_NOTEBOOK = 500_000  # bytes
-# Notebooks of the second edition: at most so many words and cells, checks out of sight.
-REBUILT = SERIES
 MOST_WORDS = 1800
 MOST_CODE_CELLS = 30
 LONGEST_CELL = 20  # lines
@@ -273,8 +271,6 @@ def test_every_lit_part_is_in_the_diagram():
 
 
 def test_is_short_enough_to_follow(notebook):
-    if notebook.path.stem not in REBUILT:
-        pytest.skip("longer, from the first edition")
     assert len(notebook.text.split()) <= MOST_WORDS
     assert len(notebook.code) <= MOST_CODE_CELLS
 
@@ -297,16 +293,14 @@ def test_exercises_can_be_checked(notebook):
         open_answer = re.search("^answer = None  # |^def answer\\(", cell.source, re.MULTILINE)
         assert open_answer, cell
         is_function.append("def" in open_answer[0])
-        if notebook.path.stem in REBUILT:
-            assert re.search(r"^check\.\w+\(answer\b", cell.source, re.MULTILINE), cell
+        assert re.search(r"^check\.\w+\(answer\b", cell.source, re.MULTILINE), cell
         assert any("is yours." in text for text in cell.texts()), cell
         question = notebook.cells[cell.position - 1].source
         (solution,) = FENCE.findall(question)
         assert "<details>" in question
         assert re.search(r"^\s*(def )?answer\b", solution, re.MULTILINE), cell
         compile(solution, "solution", "exec")
-    if notebook.path.stem in REBUILT:
-        assert any(is_function), "an exercise fills in a function"
+    assert any(is_function), "an exercise fills in a function"
 
 
 # The cells
