@@ -12,8 +12,8 @@ from sat_keras.data.tokenizer import START_ID
 # Shares of a picture's regions that are hidden.
 SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
 CURVES = ("deletion", "deletion_random", "insertion", "insertion_random")
-# Rows decoded at a time: 256 times 196 regions of 512 features take 100 MB.
-_BATCH = 256
+# Rows decoded at a time: 64 times 196 regions of 512 features take 26 MB, keys and scores as much.
+_BATCH = 64
 
 
 def word_curves(

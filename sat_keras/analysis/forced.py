@@ -11,7 +11,7 @@ from sat_keras.captioning.caption import Caption
 from sat_keras.paper.captioner import Captioner
 from sat_keras.training.captioning import annotate_pictures
 
-_PICTURES_AT_A_TIME = 32
+_PICTURES_AT_A_TIME = 8
 
 
 def force_captions(

@@ -10,7 +10,7 @@ from sat_keras.data.tokenizer import PAD_ID
 
 TOP = (1, 5, 10)
 # Captions decoded for a picture, and pictures, at a time.
-_CAPTIONS, _PICTURES = 64, 4
+_CAPTIONS, _PICTURES = 16, 4
 
 
 def caption_log_probabilities(
