@@ -44,7 +44,7 @@ class DevScores(keras.callbacks.Callback):
             self.search = caption_search(self.model, **self.search_options)
         pictures = len(self.references)
         with track(pictures, "Search of dev pictures") as bar:
-            advance = AdvanceBar(bar, pictures)
+            advance = AdvanceBar(bar, pictures, len(self.images))
             found = self.search.predict(self.images, verbose=0, callbacks=[advance])
         captions = self.model.read(found)
         texts = [caption.text for caption in captions]

@@ -12,9 +12,10 @@ from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.captioning.model import CaptionModel, caption_search
 from sat_keras.data.images import picture_errors
-from sat_keras.data.loaders import input_batches
+from sat_keras.data.loaders import PictureSource, input_batches
 
 SEARCH_BATCH = 64  # pictures decoded at a time
+PIXEL_BATCH = 16  # with VGG16, 64 pictures take 3.8 GB
 
 
 def caption_pictures(
@@ -34,9 +35,8 @@ def caption_pictures(
     with picture_errors(), track(len(image_ids), "Search") as bar:
         inputs = search_inputs(source, image_ids)
         model = caption_search(captioner, **search)
-        return captioner.read(
-            model.predict(inputs, verbose=0, callbacks=[AdvanceBar(bar, len(image_ids))])
-        )
+        advance = AdvanceBar(bar, len(image_ids), len(inputs))
+        return captioner.read(model.predict(inputs, verbose=0, callbacks=[advance]))
 
 
 def annotate_pictures(captioner: CaptionModel, source: Any, image_ids: Sequence[str]) -> np.ndarray:
@@ -75,7 +75,8 @@ def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
         source: `FeatureCache` or `PictureSource`.
         image_ids: Sequence of image ids.
     """
-    return input_batches(image_ids, source, SEARCH_BATCH)
+    is_pixels = isinstance(source, PictureSource)
+    return input_batches(image_ids, source, PIXEL_BATCH if is_pixels else SEARCH_BATCH)
 
 
 class AdvanceBar(keras.callbacks.Callback):
@@ -83,17 +84,19 @@ class AdvanceBar(keras.callbacks.Callback):
 
     Args:
         bar: What `sat_keras.backend.progress.track` yields.
-        pictures: Integer, number of pictures, in batches of `SEARCH_BATCH`.
+        pictures: Integer, number of pictures.
+        batches: Integer, number of batches that hold them.
     """
 
     # The number is not read from the logs: Keras flattens these and makes numbers of single values.
 
-    def __init__(self, bar: Any, pictures: int) -> None:
+    def __init__(self, bar: Any, pictures: int, batches: int) -> None:
         super().__init__()
         self.bar = bar
         self.left = pictures
+        self.of_batch = -(-pictures // max(batches, 1))
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-        number = min(SEARCH_BATCH, self.left)
+        number = min(self.of_batch, self.left)
         self.left -= number
         self.bar.update(number)
