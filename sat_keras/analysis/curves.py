@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from sat_keras.analysis.occlusion import word_log_probabilities
+from sat_keras.analysis.occlusion import caption_tokens, word_log_probabilities
 from sat_keras.captioning.caption import Caption
-from sat_keras.data.tokenizer import START_ID
 
 # Shares of a picture's regions that are hidden.
 SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
@@ -48,7 +48,7 @@ def word_curves(
         [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421), for explanations of classifiers.
     """
     annotations, generator = np.asarray(annotations), np.random.default_rng(seed)
-    tokens = _token_ids(captioner, captions)
+    tokens = caption_tokens(captioner, captions)
     words = [(p, t) for p, caption in enumerate(captions) for t in range(len(caption.words))]
     words.sort(key=lambda word: word[1])  # a word needs no steps after its own
     num_regions = annotations.shape[1]
@@ -121,7 +121,7 @@ def rank_correlation_statistics(
         single words.
     """
     annotations = np.asarray(annotations)
-    tokens = _token_ids(captioner, captions)
+    tokens = caption_tokens(captioner, captions)
     pictures, correlations = [], []
     for p, caption in enumerate(captions):
         if not caption.words:
@@ -146,12 +146,6 @@ def rank_correlation_statistics(
     return {"rank_correlation": found}
 
 
-def _token_ids(captioner: Any, captions: Sequence[Caption]) -> list[list[int]]:
-    """Returns the ids of each caption's words, `<start>` first."""
-    ids = {word: i for i, word in enumerate(captioner.tokenizer.get_vocabulary())}
-    return [[START_ID, *(ids[word] for word in caption.words)] for caption in captions]
-
-
 def _sums(values: np.ndarray, pictures: np.ndarray, number: int) -> np.ndarray:
     """Returns the sum of each picture's values and their number, `(pictures, 2)`."""
     return np.stack(
@@ -169,8 +163,6 @@ def _blocks(height: int, width: int, block: int) -> np.ndarray:
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Returns the correlation of ranks, ties at their mean; NaN if either is constant."""
-    ranks = [np.unique(values, return_inverse=True, return_counts=True) for values in (x, y)]
-    mean_ranks = [(np.cumsum(counts) - (counts - 1) / 2)[at] for _, at, counts in ranks]
-    if min(values.std() for values in mean_ranks) == 0:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(np.corrcoef(mean_ranks[0], mean_ranks[1])[0, 1])
+    return float(pd.Series(x).rank().corr(pd.Series(y).rank()))

@@ -76,8 +76,7 @@ def occlusion_statistics(
             "There must be a caption for each picture, and a share above 0 and at most 1. "
             f"Received: {len(annotations)} pictures, {len(captions)} captions, share={share}"
         )
-    ids = {word: i for i, word in enumerate(captioner.tokenizer.get_vocabulary())}
-    tokens = [[START_ID, *(ids[word] for word in caption.words)] for caption in captions]
+    tokens = caption_tokens(captioner, captions)
     generator = np.random.default_rng(seed)
     rows: list[Row] = [
         (picture, step, _hidden_regions(weights.ravel(), share, generator))
@@ -95,6 +94,17 @@ def occlusion_statistics(
             np.add.at(sums[name], [row[0] for row in batch], np.stack([values, values**0], axis=-1))
     named = {f"occlusion_{name}": sums[name] for name in CHOICES}
     return {**named, "faithfulness": sums["difference"]}
+
+
+def caption_tokens(captioner: Any, captions: Sequence[Caption]) -> list[list[int]]:
+    """Returns the token ids of each caption's words, `<start>` first.
+
+    Args:
+        captioner: As in `occlusion_statistics`.
+        captions: The captioner's captions.
+    """
+    ids = {word: i for i, word in enumerate(captioner.tokenizer.get_vocabulary())}
+    return [[START_ID, *(ids[word] for word in caption.words)] for caption in captions]
 
 
 def _hidden_regions(

@@ -90,29 +90,17 @@ class Ensemble(CaptionModel):
             f"Received: an ensemble of {len(self.members)}"
         )
 
-    def step_function(
-        self,
-        annotations: Any,
-        steps: int | None = None,
-        rows: int | None = None,
-        context: str | None = None,
-        seed: int | None = None,
-        mask: Any = None,
-    ) -> tuple[StepFunction, Any]:
+    def step_function(self, *arguments: Any, **options: Any) -> tuple[StepFunction, Any]:
         """Returns the step function and the initial states of a search, see `CaptionModel`.
 
         Args:
-            annotations, steps, rows, context, seed, mask: As of `CaptionModel.step_function`.
+            *arguments, **options: As of `CaptionModel.step_function`, for every member.
 
         Returns:
             Tuple `(step, states)`, the states a list of those of the members.
         """
         functions, states = zip(
-            *(
-                member.step_function(annotations, steps, rows, context, seed, mask)
-                for member in self.members
-            ),
-            strict=True,
+            *(member.step_function(*arguments, **options) for member in self.members), strict=True
         )
 
         def step(token_ids: Any, states: Any) -> Any:
