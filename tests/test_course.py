@@ -1,11 +1,16 @@
 """The checks of the notebooks' exercises: right answers, open ones, and wrong ones by message."""
 
+import re
+
+import course_06_07
+import course_08
 import numpy as np
 import pytest
 
 from sat_keras import Config
 from sat_keras.course import (
     NotYetError,
+    camera_caption,
     exercise,
     notebook_01,
     notebook_02,
@@ -243,23 +248,31 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_accepts_the_right_answer(name, capsys):
-    check, context, right, _ = CASES[name]
-    check(right, *context)
-    assert capsys.readouterr().out.startswith(f"Exercise {name[-1]}: right.")
+# Of each exercise the check, what it is called with, right answers, and wrong ones with a message.
+ALL = {
+    name: (check, context, [right], wrong)
+    for name, (check, context, right, wrong) in {**CASES, **course_08.CASES}.items()
+} | course_06_07.CASES
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
+def test_accepts_right_answers(name, capsys):
+    check, context, answers, _ = ALL[name]
+    for answer in answers:
+        check(answer, *context)
+        assert capsys.readouterr().out.startswith(f"Exercise {name[-1]}: right.")
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_an_open_exercise_is_the_readers(name, capsys):
-    check, context, right, _ = CASES[name]
-    check((lambda *_: None) if callable(right) else None, *context)
+    check, context, answers, _ = ALL[name]
+    check((lambda *_: None) if callable(answers[0]) else None, *context)
     assert capsys.readouterr().out == f"Exercise {name[-1]} is yours.\n"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_says_what_is_wrong(name):
-    check, context, _, wrong = CASES[name]
+    check, context, _, wrong = ALL[name]
     for answer, message in wrong.items():
         with pytest.raises(NotYetError, match=message) as error:
             check(answer, *context)
@@ -270,3 +283,21 @@ def test_says_what_is_wrong(name):
 def test_a_check_may_have_no_remark(capsys):
     exercise(7)(lambda answer: "")(1)
     assert capsys.readouterr().out == "Exercise 7: right.\n"
+
+
+def test_the_photos_caption_is_stored_whole():
+    """Notebook 7 compares it with what the model computes."""
+    caption = camera_caption()
+    assert caption.text == " ".join(caption.words) == "a man in a black shirt is holding a camera"
+    assert caption.attention.shape == (10, 14, 14)
+    assert caption.gate.shape == (10,)
+    np.testing.assert_allclose(caption.attention.sum(axis=(1, 2)), 1, rtol=1e-6)
+    assert np.all((caption.gate > 0) & (caption.gate < 1))
+
+
+def test_the_best_baseline_halves_the_variance_of_the_mean_reward(capsys):
+    """The remark on the right answer must show a difference."""
+    check, context, (right,), _ = ALL["08.3"]
+    check(right, *context)
+    best, mean = map(float, re.findall(r"\d\.\d+", capsys.readouterr().out))
+    assert best < 0.6 * mean
