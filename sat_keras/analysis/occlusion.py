@@ -16,8 +16,8 @@ from sat_keras.data.tokenizer import START_ID
 # Share of a picture's regions that is hidden.
 OCCLUDED_SHARE = 0.1
 CHOICES = ("attended", "random", "least")
-# Captions decoded at a time: 256 times 196 regions of 512 features take 100 MB.
-_BATCH = 256
+# Captions decoded at a time: 64 times 196 regions of 512 features take 26 MB.
+_BATCH = 64
 
 # A word: its picture, its step (from 0) and the regions to hide by choice.
 Row = tuple[int, int, dict[str, np.ndarray]]
