@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 from test_faithfulness import (
     ANNOTATIONS,
+    REGIONS,
     TEXTS,
     TOKENIZER,
     WORDS,
@@ -133,6 +134,22 @@ def test_ranks_are_scipys(block, blocks):
         drops.append(whole - less)
     expected = stats.spearmanr(np.bincount(at, attention), drops).statistic
     np.testing.assert_allclose(found["rank_correlation"], [[expected, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("words", [1, 2])
+def test_the_size_of_the_batches_changes_nothing(words, monkeypatch):
+    """Attention is even at most regions, so that ties are drawn too."""
+
+    def measure():
+        curves = word_curves(OneRegion(4), ANNOTATIONS, looking_at(1), SHARES)[1]
+        return {**curves, **rank_correlation_statistics(Sum(), ANNOTATIONS, looking_at(4), 1)}
+
+    whole = measure()
+    for variants in (len(CURVES) * len(SHARES), REGIONS):
+        numbers = words * variants * REGIONS * WORDS
+        monkeypatch.setattr("sat_keras.analysis.occlusion._NUMBERS", numbers)
+        for name, values in measure().items():
+            np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
 
 
 def test_even_attention_has_no_rank():

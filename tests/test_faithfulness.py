@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sat_keras.analysis import summary
+from sat_keras.analysis import occlusion, summary
 from sat_keras.analysis.curves import SHARES, curve_statistics, word_curves
 from sat_keras.analysis.occlusion import CHOICES, occlusion_statistics
 from sat_keras.captioning.caption import Caption
@@ -158,8 +158,11 @@ def test_nothing_to_hide_for():
             np.testing.assert_array_equal(values, np.zeros((pictures, 2)))
 
 
-def test_many_words_are_decoded_in_batches():
+def test_many_words_are_decoded_in_batches(monkeypatch):
     """Words in several batches drop as much as in one, however they are sorted."""
+    rows = REGIONS * WORDS
+    monkeypatch.setattr(occlusion, "_NUMBERS", 256 * rows)
+    assert occlusion.words_at_a_time(ANNOTATIONS, 4) == 64
     captions = looking_at(4, 40 * TEXTS)
     found = occlusion_statistics(
         OneRegion(4), np.tile(ANNOTATIONS, (40, 1, 1)), captions, share=1 / REGIONS

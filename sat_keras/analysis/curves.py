@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sat_keras.analysis.occlusion import caption_tokens, word_log_probabilities
+from sat_keras.analysis.occlusion import (
+    caption_tokens,
+    word_log_probabilities,
+    words_at_a_time,
+)
 from sat_keras.captioning.caption import Caption
 
 # Shares of a picture's regions that are hidden.
 SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
 CURVES = ("deletion", "deletion_random", "insertion", "insertion_random")
-# Rows decoded at a time: 64 times 196 regions of 512 features take 26 MB, keys and scores as much.
-_BATCH = 64
 
 
 def word_curves(
@@ -49,19 +51,23 @@ def word_curves(
     """
     annotations, generator = np.asarray(annotations), np.random.default_rng(seed)
     tokens = caption_tokens(captioner, captions)
-    words = [(p, t) for p, caption in enumerate(captions) for t in range(len(caption.words))]
-    words.sort(key=lambda word: word[1])  # a word needs no steps after its own
+    words = _words(captions)
     num_regions = annotations.shape[1]
     counts = np.round(np.multiply(shares, num_regions)).astype(int)
     curves = {name: np.zeros((len(words), len(shares))) for name in CURVES}
-    size = max(1, _BATCH // (len(CURVES) * len(shares)))
+    # Drawn for all words at once, so that the curves do not depend on the size of the batches.
+    ties = generator.random((len(words), num_regions))
+    orders = generator.permuted(np.tile(np.arange(num_regions), (len(words), 1)), axis=1)
+    size = words_at_a_time(annotations, len(CURVES) * len(shares))
     for start in range(0, len(words), size):
         part = words[start : start + size]
         weights = np.stack([captions[p].attention[t].ravel() for p, t in part])
-        by_weight = np.lexsort((generator.random(weights.shape), -weights))  # ties at random
-        at_random = generator.permuted(np.tile(np.arange(num_regions), (len(part), 1)), axis=1)
+        by_weight = np.lexsort((ties[start : start + size], -weights))
         # (shares, words, regions): whether a region is among the first k of the order
-        first = [np.argsort(order) < counts[:, None, None] for order in (by_weight, at_random)]
+        first = [
+            np.argsort(order) < counts[:, None, None]
+            for order in (by_weight, orders[start : start + size])
+        ]
         is_hidden = np.concatenate([first[0], first[1], ~first[0], ~first[1]])
         pictures, steps = zip(*part, strict=True)
         log_p = word_log_probabilities(
@@ -122,28 +128,32 @@ def rank_correlation_statistics(
     """
     annotations = np.asarray(annotations)
     tokens = caption_tokens(captioner, captions)
-    pictures, correlations = [], []
-    for p, caption in enumerate(captions):
-        if not caption.words:
-            continue
-        height, width = caption.attention.shape[1:]
-        # (blocks, regions)
-        blocks = _blocks(height, width, block or max(1, min(height, width) // 7))
-        for t, attention in enumerate(caption.attention):
-            log_p = np.concatenate(
-                [
-                    word_log_probabilities(
-                        captioner, annotations[p : p + 1], part[:, None], [tokens[p]], [t]
-                    )[:, 0]
-                    for part in np.array_split(blocks, -(-len(blocks) // _BATCH))
-                ]
-            )
-            correlation = _spearman(blocks @ attention.ravel(), -log_p)
-            if np.isfinite(correlation):
-                pictures.append(p)
-                correlations.append(correlation)
-    found = _sums(np.array(correlations), np.array(pictures, int), len(captions))
-    return {"rank_correlation": found}
+    words = _words(captions)
+    if not words:
+        return {"rank_correlation": np.zeros((len(captions), 2))}
+    height, width = captions[words[0][0]].attention.shape[1:]
+    # (blocks, regions)
+    blocks = _blocks(height, width, block or max(1, min(height, width) // 7))
+    correlations = np.zeros(len(words))
+    size = words_at_a_time(annotations, len(blocks))
+    for start in range(0, len(words), size):
+        pictures, steps = zip(*words[start : start + size], strict=True)
+        is_hidden = np.repeat(blocks[:, None], len(steps), axis=1)
+        log_p = word_log_probabilities(
+            captioner, annotations[list(pictures)], is_hidden, [tokens[p] for p in pictures], steps
+        )
+        for i, (p, t) in enumerate(words[start : start + size]):
+            attention = blocks @ captions[p].attention[t].ravel()
+            correlations[start + i] = _spearman(attention, -log_p[:, i])
+    is_ranked = np.isfinite(correlations)
+    of_words = np.array([p for p, _ in words])[is_ranked]
+    return {"rank_correlation": _sums(correlations[is_ranked], of_words, len(captions))}
+
+
+def _words(captions: Sequence[Caption]) -> list[tuple[int, int]]:
+    """Returns picture and step of every word, by step: a word needs no steps after its own."""
+    words = [(p, t) for p, caption in enumerate(captions) for t in range(len(caption.words))]
+    return sorted(words, key=lambda word: word[1])
 
 
 def _sums(values: np.ndarray, pictures: np.ndarray, number: int) -> np.ndarray:

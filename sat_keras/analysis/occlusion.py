@@ -16,8 +16,8 @@ from sat_keras.data.tokenizer import START_ID
 # Share of a picture's regions that is hidden.
 OCCLUDED_SHARE = 0.1
 CHOICES = ("attended", "random", "least")
-# Captions decoded at a time: 64 times 196 regions of 512 features take 26 MB.
-_BATCH = 64
+# Numbers in the annotation vectors that are decoded at a time: 26 MB.
+_NUMBERS = 64 * 196 * 512
 
 # A word: its picture, its step (from 0) and the regions to hide by choice.
 Row = tuple[int, int, dict[str, np.ndarray]]
@@ -85,7 +85,7 @@ def occlusion_statistics(
     ]
     rows.sort(key=lambda row: row[1])  # a word needs no steps after its own
     sums = {name: np.zeros((len(captions), 2)) for name in (*CHOICES, "difference")}
-    size = _BATCH // (1 + len(CHOICES))
+    size = words_at_a_time(annotations, 1 + len(CHOICES))
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         drops = _drops(captioner, annotations, tokens, batch)
@@ -94,6 +94,16 @@ def occlusion_statistics(
             np.add.at(sums[name], [row[0] for row in batch], np.stack([values, values**0], axis=-1))
     named = {f"occlusion_{name}": sums[name] for name in CHOICES}
     return {**named, "faithfulness": sums["difference"]}
+
+
+def words_at_a_time(annotations: np.ndarray, variants: int) -> int:
+    """Returns how many words to decode at a time, to bound the memory.
+
+    Args:
+        annotations: Array of shape `(pictures, num_regions, feature_dim)`.
+        variants: Integer, variants of the annotation vectors of each word.
+    """
+    return max(1, _NUMBERS // (variants * int(np.prod(np.shape(annotations)[1:]))))
 
 
 def caption_tokens(captioner: Any, captions: Sequence[Caption]) -> list[list[int]]:
