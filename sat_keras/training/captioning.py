@@ -15,7 +15,7 @@ from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import PictureSource, input_batches
 
 SEARCH_BATCH = 64  # pictures decoded at a time
-PIXEL_BATCH = 16  # with VGG16, 64 pictures take 3.8 GB
+PIXEL_BATCH = 8  # with VGG16, 64 pictures take 3.8 GB
 
 
 def caption_pictures(
