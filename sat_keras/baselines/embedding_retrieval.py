@@ -190,6 +190,29 @@ def _mean_annotations(source: Source, image_ids: Sequence[str]) -> np.ndarray:
     )
 
 
+def caption_vectors(
+    model: VisualSemanticEmbedding, tokenizer: Tokenizer, captions: Sequence[str], max_length: int
+) -> np.ndarray:
+    """Computes the vectors of many captions, in batches.
+
+    Args:
+        model: `VisualSemanticEmbedding`.
+        tokenizer: `Tokenizer` of its training.
+        captions: Sequence of captions.
+        max_length: Integer, words of a caption that are read.
+
+    Returns:
+        Array of shape `(len(captions), joint_dim)`.
+    """
+    token_ids = _token_ids(tokenizer, captions, max_length)
+    return np.concatenate(
+        [
+            ops.convert_to_numpy(model.embed_captions(token_ids[start : start + 1024]))
+            for start in range(0, len(captions), 1024)
+        ]
+    )
+
+
 def embedding_captions(
     model: VisualSemanticEmbedding,
     tokenizer: Tokenizer,
@@ -212,13 +235,7 @@ def embedding_captions(
         Dictionary from image id to caption.
     """
     captions = list(dict.fromkeys(captions))
-    token_ids = _token_ids(tokenizer, captions, max_length)
-    vectors = np.concatenate(
-        [
-            ops.convert_to_numpy(model.embed_captions(token_ids[start : start + 1024]))
-            for start in range(0, len(captions), 1024)
-        ]
-    )
+    vectors = caption_vectors(model, tokenizer, captions, max_length)
     found = model.embed_pictures(_mean_annotations(source, image_ids))
     pictures = ops.convert_to_numpy(found)
     best = (pictures @ vectors.T).argmax(axis=1)

@@ -1,9 +1,10 @@
-"""`sat-keras baseline`: scores captions of other pictures, and those of templates."""
+"""`sat-keras baseline`: scores captions of other pictures, templates and re-ranked sentences."""
 
 import argparse
 import itertools
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from sat_keras.cli.inputs import (
 from sat_keras.cli.scores import caption_scores, print_results
 from sat_keras.config.fields import COUNT
 
-SUMMARY = "Score captions that no captioner wrote: what a model must beat."
+SUMMARY = "Score captions that no captioner wrote, or that need more than one: what to beat."
 USAGE = "NAME --dataset NAME"
 EXAMPLES = ""
-NAMES = ("random", "nearest", "consensus", "embedding", "templates")
+NAMES = ("random", "nearest", "consensus", "embedding", "templates", "reranked")
 
 
 def add_options(parser: options.Parser) -> None:
@@ -36,7 +37,8 @@ def add_options(parser: options.Parser) -> None:
         help="random: a train caption; nearest: a caption of the most similar train picture; "
         "consensus: of the captions of similar train pictures, the one most similar to the others; "
         "embedding: the train caption nearest in a visual-semantic embedding, which is trained; "
-        "templates: detected words in a pattern (needs --detectors)",
+        "templates: detected words in a pattern (needs --detectors); reranked: of a captioner's "
+        "likeliest sentences the one of the best tuned score (needs --detectors)",
     )
     group = parser.add_argument_group("options")
     options.add_dataset(group, required=True)
@@ -68,14 +70,29 @@ def add_options(parser: options.Parser) -> None:
         "--models",
         type=options.path,
         metavar="DIR",
-        help="folder of what is trained, once (embedding; default: outputs/DATASET-baselines)",
+        help="folder of the embedding, which is trained once (embedding, reranked; default: "
+        "outputs/DATASET-baselines)",
     )
     group.add_argument(
         "--detectors",
         type=options.path,
         metavar="MODEL",
-        help="captioner whose word detectors are read, trained by `train --system maximum-entropy` "
-        "(templates)",
+        help="captioner whose word detectors, or sentences, are read, trained by `train --system "
+        "maximum-entropy` (templates, reranked)",
+    )
+    group.add_argument(
+        "--sentences",
+        type=options.number(int, COUNT),
+        metavar="M",
+        default=50,
+        help="likeliest sentences of a picture to choose from (reranked; default: 50)",
+    )
+    group.add_argument(
+        "--tuning",
+        type=options.number(int, COUNT),
+        metavar="N",
+        default=500,
+        help="train pictures, drawn at random, to tune the score on (reranked; default: 500)",
     )
     group.add_argument("--out", type=options.path, metavar="FILE.json", help="file for the scores")
     group.add_argument(
@@ -151,11 +168,14 @@ def _captions(
         allow_truncated=arguments.allow_truncated,
         progress=not arguments.quiet,
     )
-    if arguments.name == "embedding":
+    if arguments.name in ("embedding", "reranked"):
         config = with_encoder_sizes(config, encoder, arguments)
+    if arguments.name == "embedding":
         return _embedding(arguments, config, dataset, table, cache, list(references))
     if arguments.name == "templates":
         return _templates(arguments, table, cache, list(references))
+    if arguments.name == "reranked":
+        return _reranked(arguments, config, dataset, table, cache, list(references))
     most = 1 if arguments.name == "nearest" else max(arguments.neighbours)
     neighbours = baselines.nearest_pictures(cache, list(references), list(train), most)
     if arguments.name == "nearest":
@@ -173,10 +193,23 @@ def _embedding(
     cache: Any,
     image_ids: Any,
 ) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
-    """Returns the captions nearest in the embedding, which is trained unless its file exists."""
+    """Returns the captions nearest in the embedding."""
+    from sat_keras.baselines.embedding_retrieval import embedding_captions
+
+    model, tokenizer, seconds = _trained_embedding(arguments, config, dataset, table, cache)
+    found = embedding_captions(
+        model, tokenizer, cache, image_ids, table["caption"], config.max_length
+    )
+    return found, {}, {"parameters": model.count_params(), "training": {"seconds": seconds}}
+
+
+def _trained_embedding(
+    arguments: argparse.Namespace, config: Any, dataset: Any, table: Any, cache: Any
+) -> tuple[Any, Any, float]:
+    """Returns embedding, tokenizer and seconds of training; trains unless its file exists."""
     import keras
 
-    from sat_keras.baselines.embedding_retrieval import embedding_captions, train_embedding
+    from sat_keras.baselines.embedding_retrieval import train_embedding
     from sat_keras.captioning.presets import save_model
     from sat_keras.data.files import read_json, write_json
     from sat_keras.data.tokenizer import Tokenizer
@@ -195,34 +228,18 @@ def _embedding(
             f"The embedding {path} is of other captions; name another folder with --models. "
             f"Received: {model.vocabulary_size} words, expected {tokenizer.vocabulary_size}"
         )
-    found = embedding_captions(
-        model, tokenizer, cache, image_ids, table["caption"], config.max_length
-    )
-    training = {"parameters": model.count_params(), "training": read_json(record)}
-    return found, {}, training
+    return model, tokenizer, read_json(record)["seconds"]
 
 
 def _templates(
     arguments: argparse.Namespace, table: Any, cache: Any, image_ids: Any
 ) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
     """Returns sentences of detected words."""
-    from sat_keras.baselines import MaximumEntropy, Templates
+    from sat_keras.baselines import Templates
     from sat_keras.data.tokenizer import normalize
     from sat_keras.training.captioning import annotate_pictures
-    from sat_keras.training.folder import read_run
-    from sat_keras.training.pretrained import load_pretrained, pretrained_folder
 
-    if arguments.detectors is None:
-        raise ValueError(
-            "Templates need word detectors; train them by `sat-keras train --system "
-            "maximum-entropy` and name its folder with --detectors. Received: --detectors none"
-        )
-    captioner = load_pretrained(arguments.detectors, encoder=False)
-    if not isinstance(captioner, MaximumEntropy):
-        raise ValueError(
-            "--detectors must name a captioner of the system maximum-entropy. "
-            f"Received: {arguments.detectors}, system {captioner.config.system}"
-        )
+    captioner, seconds = _captioner(arguments)
     templates = Templates(caption.split() for caption in normalize(list(table["caption"])))
     annotations = annotate_pictures(captioner, cache, image_ids)
     found = captioner.detector.predict(annotations, verbose=0)["probabilities"]
@@ -231,9 +248,84 @@ def _templates(
         image_id: templates.caption(dict(zip(words, map(float, row), strict=True)))
         for image_id, row in zip(image_ids, found, strict=True)
     }
-    run = read_run(pretrained_folder(arguments.detectors))
     parameters = captioner.detector.count_params()
-    return captions, {}, {"parameters": parameters, "training": {"seconds": run.get("seconds")}}
+    return captions, {}, {"parameters": parameters, "training": {"seconds": seconds}}
+
+
+def _captioner(arguments: argparse.Namespace) -> tuple[Any, float | None]:
+    """Returns the captioner that `--detectors` names, and its seconds of training if known."""
+    from sat_keras.baselines import MaximumEntropy
+    from sat_keras.training.folder import read_run
+    from sat_keras.training.pretrained import load_pretrained, pretrained_folder
+
+    if arguments.detectors is None:
+        raise ValueError(
+            f"The baseline {arguments.name} needs word detectors; train them by `sat-keras train "
+            "--system maximum-entropy` and name its folder with --detectors. "
+            "Received: --detectors none"
+        )
+    captioner = load_pretrained(arguments.detectors, encoder=False)
+    if not isinstance(captioner, MaximumEntropy):
+        raise ValueError(
+            "--detectors must name a captioner of the system maximum-entropy. "
+            f"Received: {arguments.detectors}, system {captioner.config.system}"
+        )
+    return captioner, read_run(pretrained_folder(arguments.detectors)).get("seconds")
+
+
+def _reranked(
+    arguments: argparse.Namespace,
+    config: Any,
+    dataset: Any,
+    table: Any,
+    cache: Any,
+    image_ids: Sequence[str],
+) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
+    """Returns the captions of the best score, which is tuned on train pictures."""
+    from sat_keras.baselines import reranking
+    from sat_keras.training import references_of
+
+    captioner, seconds = _captioner(arguments)
+    embedding, tokenizer, of_embedding = _trained_embedding(
+        arguments, config, dataset, table, cache
+    )
+    start = time.perf_counter()
+    train = references_of(table)
+    drawn = random.Random(config.seed).sample(list(train), min(arguments.tuning, len(train)))
+
+    def candidates(pictures: Sequence[str]) -> reranking.Candidates:
+        batches = _annotations(captioner, cache, pictures)
+        return reranking.find_candidates(
+            captioner, embedding, tokenizer, batches, arguments.sentences
+        )
+
+    lists = candidates(drawn)
+    statistics = reranking.sentence_statistics(lists, [train[image_id] for image_id in drawn])
+    weights, bleu = reranking.tune_weights(lists.features, statistics, seed=config.seed)
+    of_tuning = time.perf_counter() - start
+    captions = candidates(image_ids).best(weights)
+    settings = {
+        "sentences": arguments.sentences,
+        "tuning_pictures": len(drawn),
+        "tuning_bleu4": round(bleu, 4),
+        "weights": dict(zip(reranking.FEATURES, weights.round(6).tolist(), strict=True)),
+    }
+    parameters = captioner.count_params() + embedding.count_params() + weights.size
+    total = round((seconds or 0) + of_embedding + of_tuning, 1)
+    training = {"parameters": parameters, "training": {"seconds": total}}
+    return dict(zip(image_ids, captions, strict=True)), settings, training
+
+
+def _annotations(captioner: Any, cache: Any, image_ids: Sequence[str]) -> Iterator[Any]:
+    """Yields the annotation vectors of 64 pictures at a time."""
+    from sat_keras.backend.progress import track
+    from sat_keras.training.captioning import SEARCH_BATCH, annotate_pictures
+
+    with track(len(image_ids), "Sentences") as bar:
+        for start in range(0, len(image_ids), SEARCH_BATCH):
+            part = image_ids[start : start + SEARCH_BATCH]
+            yield annotate_pictures(captioner, cache, part)
+            bar.update(len(part))
 
 
 def _best_setting(found: Mapping, references: Any) -> tuple[Mapping[str, str], dict[str, Any]]:
