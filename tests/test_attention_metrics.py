@@ -11,12 +11,15 @@ from sat_keras.analysis import (
     attention_mass,
     attention_scores,
     attention_statistics,
+    box_sizes,
     centre_map,
     coverage,
     pointing_accuracy,
     sameness,
     total_variation,
 )
+from sat_keras.analysis.pointing import BOX_SIZES
+from sat_keras.analysis.statistics import BASELINES
 
 
 def one_hot_map(row, column, grid=(4, 8)):
@@ -171,12 +174,48 @@ def test_statistics_are_sums_and_numbers_of_each_picture():
         "attention_mass_uniform": [(1 / 32 + 21 / 32, 2), *nothing],
         "attention_mass_centre": [(centre[0, 0] + centre[1:, 1:].sum(), 2), *nothing],
     }
-    assert set(statistics) == set(expected)
+    of_sizes = {name for name in statistics if set(BOX_SIZES) & set(name.split("_"))}
+    assert set(statistics) - of_sizes == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(statistics[name], values, err_msg=name)
     assert set(attention_statistics(maps, gates)) == {
         *("entropy", "total_variation", "coverage", "gate", "sameness")
     }
+
+
+def test_boxes_count_by_their_share_of_the_picture():
+    """On 3 x 3 cells of 10 pixels: shares of 1/36, 1/9 and 5/9, that of two boxes as one."""
+    sizes = {"small": [0, 0, 5, 5], "medium": [10, 10, 20, 20]}
+    sizes["large"] = [[0, 0, 30, 10], [0, 0, 10, 30]]
+    maps = np.zeros((4, 3, 3))
+    maps[0, 0] = [0.8, 0.2, 0.0]
+    maps[1] = 1 / 9
+    maps[2, 2] = [0.1, 0.0, 0.9]
+    maps[3, 1, 1] = 1.0
+    statistics = attention_statistics([maps], [np.ones(4)], [[*sizes.values(), None]], (30, 30))
+    centre, mean = centre_map((3, 3)), maps.mean(axis=0)
+    inside = {"small": np.zeros((3, 3)), "medium": np.zeros((3, 3)), "large": np.zeros((3, 3))}
+    inside["small"][0, 0] = 1 / 4
+    inside["medium"][1, 1] = 1
+    inside["large"][0] = inside["large"][:, 0] = 1
+    # The middle of the first cell, at 5, is just outside the small box.
+    hits = {"small": (0, 0, 0, 0), "medium": (1 / 9, 1 / 9, 1, 1), "large": (0, 5 / 9, 0, 0)}
+    for size, number in zip(sizes, range(3), strict=True):
+        masses = [(inside[size] * x).sum() for x in (maps[number], np.full((3, 3), 1 / 9))]
+        masses += [(inside[size] * x).sum() for x in (centre, mean)]
+        for base, mass, hit in zip(("", *BASELINES), masses, hits[size], strict=True):
+            name = f"attention_mass_{size}{base}"
+            np.testing.assert_allclose(statistics[name], [(mass, 1)], err_msg=name)
+            name = f"pointing_accuracy_{size}{base}"
+            np.testing.assert_allclose(statistics[name], [(hit, 1)], err_msg=name)
+    scores, intervals = attention_scores(statistics, samples=10)
+    assert scores["attention_mass_small"] == pytest.approx(20)  # a quarter of 0.8
+    assert intervals["attention_mass_small_mean_map"] == pytest.approx([100 * mean[0, 0] / 4] * 2)
+
+
+def test_limits_of_sizes():
+    found = box_sizes([0.0, 0.049, 0.05, 0.2, 0.201, 1.0])
+    assert found.tolist() == ["small", "small", "medium", "medium", "large", "large"]
 
 
 def test_scores_are_means_over_words_with_intervals_over_pictures():

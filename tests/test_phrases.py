@@ -122,6 +122,31 @@ def test_correctness_is_the_best_word_of_each_phrase():
     np.testing.assert_allclose(
         found["phrase_mass_mean_map"][0, 0], mean[0, 0] + mean[0, 1] / 2, rtol=1e-6
     )
+    # The boxes cover a sixth of the picture: a medium size.
+    for base in ("", "_uniform", "_centre", "_mean_map"):
+        for suffix in (":animals", ":medium"):
+            np.testing.assert_array_equal(
+                found[f"phrase_mass{base}{suffix}"], found[f"phrase_mass{base}"]
+            )
+    assert len(found) == 12
+
+
+def test_phrases_count_by_the_size_of_their_boxes_last():
+    """On 3 x 3 cells of 10 pixels: shares of 1/36, 1/3 and 1/9."""
+    maps = np.stack([np.full((3, 3), 1 / 9), np.eye(3) / 3, np.eye(3)[::-1] / 3])
+    phrases = [
+        Phrase(0, 1, "hand", "bodyparts", [(0, 0, 5, 5)]),
+        Phrase(1, 2, "grass", "scene", [(0, 0, 30, 10)]),
+        Phrase(2, 3, "dog", "animals", [(10, 10, 20, 20)]),
+    ]
+    found = phrase_statistics([maps], [phrases], (30, 30))
+    masses = {"small": 1 / 36, "medium": 1 / 3, "large": 1 / 3}
+    for size, mass in masses.items():
+        np.testing.assert_allclose(found[f"phrase_mass:{size}"], [[mass, 1]])
+    assert [name for name in found if name.startswith("phrase_mass:")] == [
+        *("phrase_mass:bodyparts", "phrase_mass:scene", "phrase_mass:animals"),
+        *("phrase_mass:small", "phrase_mass:medium", "phrase_mass:large"),
+    ]
 
 
 def test_official_sentences_are_read(shared):

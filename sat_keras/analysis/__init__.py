@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "occlusion": ("occlusion_statistics",),
         "phrase_scores": ("score_phrases",),
         "phrases": ("phrase_statistics",),
-        "pointing": ("attention_mass", "centre_map", "pointing_accuracy"),
+        "pointing": ("attention_mass", "box_sizes", "centre_map", "pointing_accuracy"),
         "ranking": ("caption_log_probabilities", "ranking_statistics", "ranks_of_pictures"),
         "search_tree": ("trace_search",),
         "statistics": ("attention_scores", "attention_statistics"),

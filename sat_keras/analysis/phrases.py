@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sat_keras.analysis.pointing import mass_in_boxes
+from sat_keras.analysis.pointing import BOX_SIZES, box_sizes, mass_in_boxes
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.tokenizer import normalize
 from sat_keras.datasets.phrases import Phrase, Sentence
@@ -166,7 +166,9 @@ def phrase_statistics(
     Returns:
         Dictionary from a name to an array `(captions, 2)`, the sum over the caption's phrases and
         their number, for `attention_scores`: `phrase_mass`, `phrase_mass_uniform`, `..._centre` and
-        `..._mean_map`, then the first two for every type of entity (`phrase_mass:people`).
+        `..._mean_map`, then these for every type of entity (`phrase_mass:people`,
+        `phrase_mass_uniform:people`) and for every size of the phrase's boxes
+        (`phrase_mass:small`, see `box_sizes`).
 
     Reference:
         [Liu et al., 2017](https://arxiv.org/abs/1605.09553), "Attention Correctness in Neural Image
@@ -178,7 +180,11 @@ def phrase_statistics(
         _correctness(found, named, mean_map, image_size)
         for found, named in zip(maps, phrases, strict=True)
     ]
-    names = dict.fromkeys(name for row in rows for name in row)
+    sizes = list(BOX_SIZES)
+    names = sorted(  # the sizes last, from small to large
+        dict.fromkeys(name for row in rows for name in row),
+        key=lambda name: sizes.index(suffix) if (suffix := name.partition(":")[2]) in sizes else -1,
+    )
     return {
         name: np.array([(sum(row.get(name, ())), len(row.get(name, ()))) for row in rows], float)
         for name in names
@@ -196,13 +202,13 @@ def _correctness(
         value = mass[:-1].max()
         if not 0 < value < 1 or uniform[0] >= 1:
             continue
-        for name, number in (
-            ("phrase_mass", value),
-            ("phrase_mass_uniform", uniform[0]),
-            ("phrase_mass_centre", centre[0]),
-            ("phrase_mass_mean_map", mass[-1]),
-            (f"phrase_mass:{phrase.type}", value),
-            (f"phrase_mass_uniform:{phrase.type}", uniform[0]),
-        ):
-            row.setdefault(name, []).append(float(number))
+        values = {
+            "phrase_mass": value,
+            "phrase_mass_uniform": uniform[0],
+            "phrase_mass_centre": centre[0],
+            "phrase_mass_mean_map": mass[-1],
+        }
+        for suffix in ("", f":{phrase.type}", f":{box_sizes(uniform[0])}"):
+            for name, number in values.items():
+                row.setdefault(name + suffix, []).append(float(number))
     return row

@@ -14,6 +14,9 @@ from sat_keras.analysis.measures import check_maps
 
 # Standard deviation of the centred baseline, as a share of the picture's sides.
 CENTRE_WIDTH = 0.25
+# Sizes of boxes and the share of the picture that a word's boxes cover together at most. COCO's
+# limits are areas in pixels, which mean nothing in resized copies of the pictures.
+BOX_SIZES = {"small": 0.05, "medium": 0.2, "large": 1.0}
 
 
 class AttentionScore(NamedTuple):
@@ -47,6 +50,21 @@ def centre_map(grid_shape: tuple[int, ...], width: float = CENTRE_WIDTH) -> np.n
     y, x = (np.linspace(-0.5, 0.5, 2 * cells + 1)[1::2] for cells in grid_shape)
     weights = np.exp(-(y[:, None] ** 2 + x**2) / (2 * width**2))
     return weights / weights.sum()
+
+
+def box_sizes(shares: npt.ArrayLike) -> np.ndarray:
+    """Returns the names of the sizes of boxes: under 5 % of the picture, to 20 %, and above.
+
+    Args:
+        shares: Array of the shares of the picture, 0 to 1, that each word's boxes cover together:
+            the attention mass of uniform attention.
+
+    Returns:
+        Array of the same shape of `"small"`, `"medium"` and `"large"`.
+    """
+    small, medium = BOX_SIZES["small"], BOX_SIZES["medium"]
+    number = (np.asarray(shares) >= small).astype("int") + (np.asarray(shares) > medium)
+    return np.array(list(BOX_SIZES))[number]
 
 
 def pointing_accuracy(

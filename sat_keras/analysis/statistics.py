@@ -1,12 +1,13 @@
 """Scores of attention for a set of captions: sums for each picture, means and intervals."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from sat_keras.analysis.measures import attention_entropy, coverage, sameness, total_variation
-from sat_keras.analysis.pointing import mass_in_boxes, pointing_hits
+from sat_keras.analysis.pointing import BOX_SIZES, box_sizes, mass_in_boxes, pointing_hits
 from sat_keras.backend.progress import track
 from sat_keras.evaluation.statistics import SAMPLES, interval, resample
 
@@ -39,7 +40,9 @@ def attention_statistics(
         values for attention that ignores the words: `..._uniform`, `..._centre` (`centre_map`) and
         `..._mean_map`, the mean of all captions' maps, which always looks at the same place.
         `pointing_lag` is the next word's hit minus the word's own, over words with a next one:
-        attention that comes a word late has a positive one.
+        attention that comes a word late has a positive one. `pointing_accuracy_small`,
+        `..._small_uniform` and so on are the same over the words whose boxes are `"small"`,
+        `"medium"` or `"large"`, see `box_sizes`.
 
     Raises:
         ValueError: If the numbers of pictures or words differ, or maps are not attention weights.
@@ -155,4 +158,8 @@ def _box_measures(
         following = maps[[word + 1 for word in followed]]
         late = pointing_hits(following, [boxes[word] for word in followed], image_size)[0]
         scores["pointing_lag"] = late - scores["pointing_accuracy"][: len(followed)]
+    sizes = box_sizes(scores["attention_mass_uniform"])
+    for name, size in itertools.product(("pointing_accuracy", "attention_mass"), BOX_SIZES):
+        for base in ("", *BASELINES):
+            scores[f"{name}_{size}{base}"] = scores[name + base][sizes == size]
     return scores

@@ -76,6 +76,7 @@ def score_attention(
         | `gate` | 0 to 1 | words |
         | `pointing_accuracy`, `..._uniform`, `..._centre`, `..._mean_map` | percent | named words |
         | `attention_mass`, `..._uniform`, `..._centre`, `..._mean_map` | percent | named words |
+        | `pointing_accuracy_small` etc., see `box_sizes` | percent | named words of that size |
         | `pointing_lag` | percent | named words with a next word |
         | `occlusion_attended`, `..._random`, `..._least` | nats | words |
         | `faithfulness`, `attended` minus `random` | nats | words |
