@@ -331,6 +331,38 @@ def test_curves_are_drawn_and_described(make):
     assert not page.having("polyline")
 
 
+def test_bars_show_attention_beside_its_baselines(make):
+    phrases = {
+        **{"phrases": 3, "phrase_mass": 40.0, "phrase_mass_uniform": 20.0},
+        **{"phrase_mass:scene": 30.0, "phrase_mass:people": 50.0, "phrase_mass:small": 2.0},
+        **{"phrase_mass_uniform:people": 25.0, "phrase_mass_centre:people": 30.0},
+        "phrase_mass_mean_map:people": 28.0,
+        "intervals": {"phrase_mass:people": [45.0, 55.0]},
+    }
+    _, page = make(phrases={"references": phrases})
+    described = [a["aria-label"] for a in page.having("svg", role="img") if "aria-label" in a]
+    (chart,) = (text for text in described if text.startswith("Bar chart"))
+    assert chart == (
+        "Bar chart. Attention in the boxes of phrases, reference captions, in percent: all phrases "
+        "40.0 (uniform 20.0); people 50.0 (uniform 25.0, centre 30.0, mean map 28.0); scene 30.0; "
+        "boxes < 5 % 2.0."
+    )
+    # The axis ends at 60 %, 176 pixels from its start at 92.
+    people = [a for a in page.having("rect") if 4 + 34 <= float(a["y"]) < 4 + 2 * 34]
+    lengths = [176 * value / 60 for value in (50, 25, 30, 28)]
+    assert [float(a["width"]) for a in people] == pytest.approx(lengths, abs=0.1)
+    assert [a["class"] for a in people] == ["attention", "uniform", "centre", "mean-map"]
+    (interval,) = page.having("path", **{"class": "interval"})
+    assert interval["d"] == f"M{92 + 176 * 45 / 60:.1f} 41H{92 + 176 * 55 / 60:.1f}"
+
+
+def test_bars_by_size_need_the_boxes_of_words(make):
+    assert not make()[1].having("rect")
+    sizes = {"attention_mass": 40.0, "attention_mass_small": 10.0, "attention_mass_small_centre": 5}
+    _, page = make(attention_scores={"words": 8, **sizes, "intervals": {}})
+    assert [a["class"] for a in page.having("rect")] == ["attention", "attention", "centre"]
+
+
 @pytest.mark.parametrize(
     ("policy", "box"),
     [("squash", (0, 0, 300, 150)), ("crop", (84.375, 9.375, 215.625, 140.625))],

@@ -1,9 +1,9 @@
 """Figures, the interactive widget and the evaluation report.
 
 `attention`, `history` and `beam_tree` draw one kind of figure each, with the settings of `style`;
-`widget` and `report` render HTML, `app` serves it; `notebook` displays a figure with alternative
-text. The maps
-themselves are enlarged and described in `sat_keras.captioning.maps`.
+`widget` and `report` render HTML, `bars` computes the report's bar charts, `app` serves a page;
+`notebook` displays a figure with alternative text. The maps themselves are enlarged and described
+in `sat_keras.captioning.maps`.
 """
 
 from sat_keras import lazy_exports

@@ -25,6 +25,7 @@ from sat_keras.captioning.widget import TEMPLATES, data_uri
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.data.images import load_image
 from sat_keras.evaluation.statistics import PictureScores
+from sat_keras.plots.bars import bar_charts
 from sat_keras.plots.widget import attention_html
 
 REPORT_FILE = "index.html"
@@ -46,6 +47,15 @@ _MEANINGS = {
     "gate": "how much of the context a word lets in",
     "pointing_accuracy": "maps with their peak in the named object's box",
     "attention_mass": "attention inside the named object's box",
+    **{
+        f"{name}_{size}": f"the same, boxes {limits} of the picture"
+        for name in ("pointing_accuracy", "attention_mass")
+        for size, limits in (
+            ("small", "under 5 %"),
+            ("medium", "of 5 to 20 %"),
+            ("large", "over 20 %"),
+        )
+    },
     "occlusion_attended": "drop of log p(word) with the attended regions hidden",
     "occlusion_random": "the same, with random regions hidden",
     "occlusion_least": "the same, with the least attended regions hidden",
@@ -115,6 +125,7 @@ def write_report(
         tables=_score_tables(results),
         histograms=_histograms(table, captions),
         curves=_curves(results.get("attention_scores", {}).get("curves", {})),
+        bars=bar_charts(results),
         best=[card(image_id) for image_id in ranked[::-1][:shown]],
         worst=[card(image_id) for image_id in ranked[:shown]],
         data=_table_data(table, references, paths),
