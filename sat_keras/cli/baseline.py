@@ -84,8 +84,8 @@ def add_options(parser: options.Parser) -> None:
         "--sentences",
         type=options.number(int, COUNT),
         metavar="M",
-        default=50,
-        help="likeliest sentences of a picture to choose from (reranked; default: 50)",
+        default=100,
+        help="likeliest sentences of a picture to choose from (reranked; default: 100)",
     )
     group.add_argument(
         "--tuning",
