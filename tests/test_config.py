@@ -94,8 +94,9 @@ def test_committed_files_load(kind, repository):
     models = [values for values in configs if "hidden_dim" in values]
     assert models
     for values in models:
-        # A field that is younger than the file has its default.
-        assert Config.from_dict(values).to_dict() == {**Config().to_dict(), **values}
+        # A field that is younger than the file has its default, `full_stop` what was before it.
+        expected = {**Config().to_dict(), "full_stop": False, **values}
+        assert Config.from_dict(values).to_dict() == expected
 
 
 def test_frozen():
@@ -113,7 +114,12 @@ def test_unknown_fields_are_named_beside_the_known():
 
 
 def test_missing_fields_take_their_defaults():
-    assert Config.from_dict({"hidden_dim": 3}) == Config(hidden_dim=3)
+    assert Config.from_dict({"hidden_dim": 3, "full_stop": True}) == Config(hidden_dim=3)
+
+
+def test_captioners_of_versions_without_the_field_write_no_full_stop():
+    assert Config().full_stop
+    assert Config.from_dict({}) == Config(full_stop=False)
 
 
 IMPOSSIBLE = [

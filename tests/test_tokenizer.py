@@ -154,6 +154,40 @@ def test_vocabulary_is_by_falling_frequency_then_alphabet(tokenizer):
     assert tokenizer.vocabulary_size == 16
 
 
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    {
+        "A dog runs.": "a dog runs .",
+        "A dog runs . ": "a dog runs .",
+        "A dog, running": "a dog running",
+        'He says "stop."': "he says stop .",
+        "(A dog.)": "a dog .",
+        "A dog... runs!": "a dog runs",
+        "In the U.S.": "in the u.s. .",
+        "Version 1.5": "version 1.5",
+        ".": "",
+        "": "",
+    }.items(),
+)
+def test_a_final_full_stop_is_a_word_if_wanted(caption, words):
+    assert normalize(caption, full_stop=True) == words
+    assert normalize(words, full_stop=True) == words
+    assert normalize(caption) == words.removesuffix(" .")
+
+
+def test_a_tokenizer_with_full_stops():
+    tokenizer = Tokenizer.from_captions(["A dog runs.", "A cat ."], full_stop=True)
+    assert tokenizer.get_vocabulary()[4:] == [".", "a", "cat", "dog", "runs"]
+    assert tokenizer.detokenize(tokenizer(["A cat.", "a dog"])) == ["a cat .", "a dog"]
+    assert tokenizer.normalize("A bird.") == "a bird ."
+    assert tokenizer != Tokenizer(tokenizer.vocabulary)
+    for copied in (pickle.loads(pickle.dumps(tokenizer)), tokenizer.extended(["a bird ."])):
+        assert copied.full_stop
+    assert Tokenizer.from_config(tokenizer.get_config()) == tokenizer
+    old = {"vocabulary": tokenizer.get_vocabulary()}  # of a version without the option
+    assert not Tokenizer.from_config(old).full_stop
+
+
 def test_vocabulary_bounds():
     assert Tokenizer.from_captions(CAPTIONS, min_count=2).get_vocabulary()[4:] == ["a", "dog"]
     assert Tokenizer.from_captions(CAPTIONS, vocabulary_size=5).get_vocabulary()[4:] == ["a"]

@@ -339,7 +339,8 @@ def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(table
 def start(table):
     """A captioner with soft attention that another training may start from."""
     config = Config.tiny().replace(encoder_trainable=True, feature_dim=128)
-    tokenizer = Tokenizer.from_captions(table[table["split"] == "train"]["caption"])
+    train = table[table["split"] == "train"]
+    tokenizer = Tokenizer.from_captions(train["caption"], full_stop=True)
     keras.utils.set_random_seed(5)
     return Captioner(config, tokenizer, make_encoder(config, None))
 

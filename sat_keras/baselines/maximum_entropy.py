@@ -17,9 +17,10 @@ from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.search.loop import StepFunction
 
-# Words that a picture does not show, as in the authors' code; they are never detected.
+# Words that a picture does not show, as in the authors' code, and the full stop.
 FUNCTION_WORDS = {
     *("a", "on", "of", "the", "in", "with", "and", "is", "to", "an", "two", "at", "next", "are"),
+    ".",
 }
 _MULTIPLIER = 8191  # times a bucket of at most 2 ** 18 it fits into int32
 

@@ -268,7 +268,7 @@ def _load_weights(cls: "type[CaptionModel]", folder: Path, description: dict[str
             return keras.saving.load_model(path, compile=False, safe_mode=True)
         config = description["config"]
         encoder = cls.make_encoder(config, weights=None) if in_model else None
-        captioner = cls(config, Tokenizer(vocabulary), encoder)
+        captioner = cls(config, Tokenizer(vocabulary, config.full_stop), encoder)
         captioner.load_weights(path)
         return captioner
     except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:

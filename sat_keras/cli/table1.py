@@ -64,13 +64,13 @@ PRETRAINED = {
     "flickr8k": {"soft": "flickr8k-soft-vgg16", "hard": "flickr8k-hard-vgg16"},
 }
 TRAINING = {
-    # The committed captioner's own CNN, frozen: all rows read the same annotation vectors.
+    # The committed captioner's words, and its own CNN, frozen: all read the same annotation vectors.
     "scenes": (
-        *("--no-encoder-trainable", "--no-mirror", "--batch-size", "320"),
+        *("--no-full-stop", "--no-encoder-trainable", "--no-mirror", "--batch-size", "320"),
         *("--learning-rate", "0.003", "--epochs", "8"),
     ),
     # The preset's precision, in which the features of the committed captioner are cached.
-    "flickr8k": ("--epochs", "8"),
+    "flickr8k": ("--no-full-stop", "--epochs", "8"),
 }
 NOTE = (
     "Systems without attention read the mean annotation vector of the CNN that soft attention was "

@@ -113,12 +113,13 @@ class Config(SearchConfig, TrainingConfig, ModelConfig):
         """Makes a `Config` from the result of `to_dict`.
 
         Args:
-            values: Fields and their values. A missing field takes its default.
+            values: Fields and their values. A missing field takes its default, except `full_stop`:
+                the captioners of versions without that field do not write one.
 
         Raises:
             ValueError: If there is an unknown field, as in a file of a newer version.
         """
-        return cls().replace(**values)
+        return cls().replace(**{"full_stop": False, **values})
 
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""

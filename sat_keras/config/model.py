@@ -60,6 +60,9 @@ class ModelConfig:
     min_count: int = field(
         1, "Words that occur less often in the train captions become <unk>.", COUNT
     )
+    full_stop: bool = field(
+        True, "Whether a full stop at the end of a caption is a word, as in the paper.", FLAG
+    )
     max_length: int = field(
         20, "Longest caption in words. Training truncates longer captions.", COUNT
     )

@@ -26,6 +26,8 @@ SPECIAL_TOKENS = ("", "<unk>", "<start>", "<end>")  # at the ids above
 _STOP, _APOSTROPHE = "\ue000", "\ue001"
 _ABBREVIATION = r"\b([a-z])\.([a-z])\b", rf"\1{_STOP}\2"
 _CLITIC = r"'(s|m|d|ll|re|ve)([ '-])", rf" {_APOSTROPHE}\1 \2"
+# A caption that ends in a full stop, quotation marks and brackets behind it left aside.
+_FULL_STOP = r"(?s).*\.[\p{Z}\s\p{Pe}\p{Pf}'\"]*"
 
 # The rewrites, in order. RE2 has no look-around: doubled spaces give every word a blank of its
 # own on both sides, and a rule whose matches may overlap (u.s.a, he'd've) is applied again.
@@ -60,7 +62,7 @@ _REWRITES = (
 )
 
 
-def normalize(captions: Any) -> Any:
+def normalize(captions: Any, full_stop: bool = False) -> Any:
     """Converts captions to lower-case words separated by single spaces.
 
     The words are those of the coco-caption toolkit: lower case, Penn Treebank clitics (`"don't"` is
@@ -74,6 +76,7 @@ def normalize(captions: Any) -> Any:
     Args:
         captions: String, a sequence of strings, or a `tf.Tensor` or `tf.RaggedTensor` of
             strings of any shape (also inside `tf.data.Dataset.map`).
+        full_stop: Whether a full stop at the end of a caption stays, as a word of its own.
 
     Returns:
         Normalised captions: `str` for a string, `list[str]` for a sequence and a tensor of
@@ -86,6 +89,8 @@ def normalize(captions: Any) -> Any:
     Example:
     >>> normalize("A man's T-shirt, isn't red.")
     "a man 's t-shirt is n't red"
+    >>> normalize("A dog runs.", full_stop=True)
+    'a dog runs .'
 
     Reference:
         Notebook `01_preprocessing`.
@@ -93,13 +98,13 @@ def normalize(captions: Any) -> Any:
     tf, tf_text = _import_tensorflow_text()
     if not isinstance(captions, (tf.Tensor, tf.RaggedTensor)):
         single = isinstance(captions, str)
-        words = _normalize_strings(tf, tf_text, _string_tensor(tf, captions))
+        words = _normalize_strings(tf, tf_text, _string_tensor(tf, captions), full_stop)
         decoded = [text.decode() for text in np.ravel(words.numpy())]
         return decoded[0] if single else decoded
     if isinstance(captions, tf.RaggedTensor):
-        rewrite = functools.partial(_normalize_strings, tf, tf_text)
+        rewrite = functools.partial(_normalize_strings, tf, tf_text, full_stop=full_stop)
         return tf.ragged.map_flat_values(rewrite, captions)
-    return _normalize_strings(tf, tf_text, captions)
+    return _normalize_strings(tf, tf_text, captions, full_stop)
 
 
 @keras.saving.register_keras_serializable(package="sat_keras")
@@ -107,15 +112,17 @@ def normalize(captions: Any) -> Any:
 class Tokenizer:
     """Maps captions to token ids and back, with a fixed vocabulary.
 
-    1. The caption is normalised (`normalize`): lower case, no punctuation.
+    1. The caption is normalised (`normalize`): lower case, no punctuation except, with `full_stop`,
+       the full stop at its end, a word of its own.
     2. `<start>` is put before it and `<end>` after it.
     3. Every word is looked up; one that is not in the vocabulary becomes `<unk>`.
 
     Ids: 0 padding, 1 `<unk>`, 2 `<start>`, 3 `<end>` (`PAD_ID`, `UNK_ID`, `START_ID`, `END_ID`),
-    then the words. A tokenizer is immutable, and equal to any other of the same vocabulary.
+    then the words. A tokenizer is immutable, and equal to any other of the same arguments.
 
     Args:
         vocabulary: Tokens in the order of their ids, the four of `SPECIAL_TOKENS` first.
+        full_stop: Whether a full stop at the end of a caption is a word.
 
     Raises:
         ValueError: If the vocabulary lacks a special token, repeats a token, or holds an empty
@@ -134,8 +141,7 @@ class Tokenizer:
     """
 
     vocabulary: Sequence[str]
-
-    normalize = staticmethod(normalize)
+    full_stop: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.vocabulary, (str, bytes, Mapping)):
@@ -149,7 +155,11 @@ class Tokenizer:
 
     @classmethod
     def from_captions(
-        cls, captions: Iterable[str], vocabulary_size: int | None = None, min_count: int = 1
+        cls,
+        captions: Iterable[str],
+        vocabulary_size: int | None = None,
+        min_count: int = 1,
+        full_stop: bool = False,
     ) -> "Tokenizer":
         """Builds a vocabulary of the captions' words by descending frequency, then alphabetically.
 
@@ -158,6 +168,7 @@ class Tokenizer:
             vocabulary_size: Optional integer, maximum number of tokens, the four special ones
                 included.
             min_count: Integer; words that occur fewer times become `<unk>`.
+            full_stop: Whether a full stop at the end of a caption is a word.
 
         Returns:
             `Tokenizer`.
@@ -178,12 +189,12 @@ class Tokenizer:
                 "A vocabulary needs at least one caption; check the table's training split. "
                 "Received: no captions"
             )
-        counts = collections.Counter(" ".join(normalize(captions)).split())
+        counts = collections.Counter(" ".join(normalize(captions, full_stop)).split())
         frequent = sorted(
             (word for word, count in counts.items() if count >= min_count),
             key=lambda word: (-counts[word], word),
         )
-        return cls((*SPECIAL_TOKENS, *frequent)[:vocabulary_size])
+        return cls((*SPECIAL_TOKENS, *frequent)[:vocabulary_size], full_stop)
 
     def extended(
         self, captions: Iterable[str], vocabulary_size: int | None = None, min_count: int = 1
@@ -204,9 +215,10 @@ class Tokenizer:
         >>> Tokenizer.from_captions(["a dog"]).extended(["a red cat"]).get_vocabulary()[4:]
         ['a', 'dog', 'cat', 'red']
         """
-        words = Tokenizer.from_captions(captions, vocabulary_size, min_count).vocabulary
+        found = Tokenizer.from_captions(captions, vocabulary_size, min_count, self.full_stop)
         known = set(self.vocabulary)
-        return Tokenizer((*self.vocabulary, *(word for word in words if word not in known)))
+        new = (word for word in found.vocabulary if word not in known)
+        return Tokenizer((*self.vocabulary, *new), self.full_stop)
 
     def __call__(self, captions: Any) -> Any:
         """Returns the token ids of captions, `<start>` and `<end>` included.
@@ -228,8 +240,13 @@ class Tokenizer:
             captions = _string_tensor(tf, captions)
         start, end = SPECIAL_TOKENS[START_ID], SPECIAL_TOKENS[END_ID]
         # Captions cannot contain special tokens: normalisation removes angle brackets.
-        text = tf.strings.join([start, normalize(captions), end], separator=" ")
+        words = self.normalize(captions)
+        text = tf.strings.join([start, words, end], separator=" ")
         return tf.ragged.map_flat_values(self._table.lookup, tf.strings.split(text))
+
+    def normalize(self, captions: Any) -> Any:
+        """Returns the words of captions, separated by blanks: `normalize` with `full_stop`."""
+        return normalize(captions, self.full_stop)
 
     def detokenize(self, token_ids: Any) -> Any:
         """Returns the captions of token ids. Does not need TensorFlow.
@@ -269,7 +286,7 @@ class Tokenizer:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration as JSON types."""
-        return {"vocabulary": list(self.vocabulary)}
+        return {"vocabulary": list(self.vocabulary), "full_stop": self.full_stop}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Tokenizer":
@@ -280,7 +297,8 @@ class Tokenizer:
         return f"Tokenizer(vocabulary_size={self.vocabulary_size})"
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.vocabulary,)  # the lookup table is rebuilt, not copied
+        # The lookup table is rebuilt, not copied.
+        return type(self), (self.vocabulary, self.full_stop)
 
     def _sentence(self, token_ids: np.ndarray) -> str:
         if token_ids.size == 0:
@@ -341,13 +359,17 @@ def _encode(captions: Iterable[str]) -> list[bytes]:
     return encoded
 
 
-def _normalize_strings(tf: Any, tf_text: Any, captions: Any) -> Any:
+def _normalize_strings(tf: Any, tf_text: Any, captions: Any, full_stop: bool) -> Any:
     captions = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", replacement_char=0x20)
     captions = tf.strings.regex_replace(captions, "´", "'")  # folding would make it two marks
     captions = tf_text.case_fold_utf8(captions)  # NFKC_Casefold: NFKC is included
+    ends = tf.strings.regex_full_match(captions, _FULL_STOP)
     for pattern, rewrite in _REWRITES:
         captions = tf.strings.regex_replace(captions, pattern, rewrite)
-    return tf.strings.strip(captions)
+    captions = tf.strings.strip(captions)
+    if not full_stop:
+        return captions
+    return tf.where(ends & (captions != ""), captions + " .", captions)
 
 
 def _check_vocabulary(vocabulary: tuple) -> None:

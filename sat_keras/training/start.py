@@ -18,7 +18,8 @@ def make_tokenizer(
     """Returns the tokenizer of a training.
 
     Args:
-        config: A `Config`, whose `vocabulary_size` and `min_count` choose the captions' words.
+        config: A `Config`, whose `vocabulary_size`, `min_count` and `full_stop` choose the words of
+            the captions.
         captions: Captions of the training split.
         start: `Captioner` to start from, or `None`.
         vocabulary: `"captions"` for the words of the captions, `"extend"` for those of `start`
@@ -39,7 +40,9 @@ def make_tokenizer(
         return start.tokenizer
     if vocabulary == "extend":
         return start.tokenizer.extended(captions, config.vocabulary_size, config.min_count)
-    return Tokenizer.from_captions(captions, config.vocabulary_size, config.min_count)
+    return Tokenizer.from_captions(
+        captions, config.vocabulary_size, config.min_count, config.full_stop
+    )
 
 
 def take_weights(captioner: Any, start: Any) -> None:
