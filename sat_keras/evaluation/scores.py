@@ -1,15 +1,15 @@
 """Scores of captions against references in one call, and statistics of their diversity.
 
 BLEU, ROUGE-L and CIDEr-D are computed in Python (`metrics`), METEOR and SPICE need Java (`java`).
-All pictures are scored together, as one corpus, on the tokens of `ptb_tokenize`.
+All pictures are scored together, as one corpus.
 
 | protocol | BLEU | used by |
 |---|---|---|
-| `coco` | with brevity penalty | the coco-caption toolkit and most later papers |
-| `paper` | without brevity penalty | Xu et al., 2015, Table 1 |
+| `coco` | tokens of `ptb_tokenize`, with brevity penalty | coco-caption, most later papers |
+| `paper` | tokens of `written_tokens`, without brevity penalty | Xu et al., 2015, Table 1 |
 
-The two differ by several points on short captions, so state the protocol beside every figure.
-Tokens and the other metrics are the same in both.
+The two differ by several points, so state the protocol beside every figure. The other metrics are
+those of `ptb_tokenize` in both.
 """
 
 import collections
@@ -23,6 +23,7 @@ from sat_keras.evaluation.java import meteor_statistics, spice, unavailable
 from sat_keras.evaluation.metrics import bleu_statistics, cider, rouge_l
 from sat_keras.evaluation.statistics import METRICS, PROTOCOLS, PictureScores
 from sat_keras.evaluation.tokens import ptb_tokenize
+from sat_keras.evaluation.written import style_of, written_tokens
 
 # Metrics that need no Java.
 PYTHON_METRICS = ("bleu", "rouge_l", "cider")
@@ -103,7 +104,15 @@ def score_pictures(
     image_ids = sorted(candidates, key=str)
     tokens = [ptb_tokenize(candidates[image_id]) for image_id in image_ids]
     truths = [[ptb_tokenize(caption) for caption in references[i]] for i in image_ids]
-    return score_tokens(tokens, truths, metrics)
+    scored = score_tokens(tokens, truths, metrics)
+    if "bleu" not in metrics:
+        return scored
+    style = style_of(itertools.chain.from_iterable(references.values()))
+    written = bleu_statistics(
+        [written_tokens(candidates[i], style) for i in image_ids],
+        [[written_tokens(caption) for caption in references[i]] for i in image_ids],
+    )
+    return PictureScores({**scored.statistics, "written_bleu": written})
 
 
 def score_tokens(
@@ -111,7 +120,7 @@ def score_tokens(
     references: Sequence[Sequence[Sequence[str]]],
     metrics: Sequence[str] = PYTHON_METRICS,
 ) -> PictureScores:
-    """Scores tokenized captions.
+    """Scores tokenized captions, by the protocol `coco` alone.
 
     Args:
         candidates: Tokens of one candidate a picture.

@@ -25,6 +25,9 @@ from sat_keras.evaluation.metrics import bleu_of_sums
 
 METRICS = ("bleu", "meteor", "rouge_l", "cider", "spice")
 PROTOCOLS = ("coco", "paper")
+# The statistics that a metric's score follows from, by protocol. Others are the same in both.
+_BLEU = {"coco": "bleu", "paper": "written_bleu"}
+_STATISTICS = (*METRICS, "written_bleu")
 SAMPLES = 10_000
 
 _CHUNK = 500  # resamples at a time: 40 MB of weights for 5,000 pictures
@@ -108,6 +111,8 @@ class PictureScores:
     Args:
         statistics: Dictionary from a metric's name in `METRICS` to its statistics: those of
             `bleu_statistics`, `meteor_statistics`, or an array `(pictures, 1)` of scores.
+            `written_bleu` are those of `bleu_statistics` by the protocol `paper`, which has no BLEU
+            without them, as in files of versions before 0.2.
 
     Raises:
         ValueError: If a metric is unknown or the numbers of pictures differ.
@@ -115,12 +120,12 @@ class PictureScores:
 
     def __init__(self, statistics: Mapping[str, np.ndarray]) -> None:
         sizes = {name: len(values) for name, values in statistics.items()}
-        if len(set(sizes.values())) != 1 or not set(sizes) <= set(METRICS):
+        if len(set(sizes.values())) != 1 or not set(sizes) <= set(_STATISTICS):
             raise ValueError(
-                f"`statistics` must have names in {METRICS} and arrays of the same length. "
+                f"`statistics` must have names in {_STATISTICS} and arrays of the same length. "
                 f"Received: {sizes}"
             )
-        self.statistics = {name: statistics[name] for name in METRICS if name in statistics}
+        self.statistics = {name: statistics[name] for name in _STATISTICS if name in statistics}
         (self.pictures,) = set(sizes.values())
 
     def keys(self, protocols: Sequence[str] = PROTOCOLS) -> list[tuple[str, str]]:
@@ -132,10 +137,17 @@ class PictureScores:
         Returns:
             Pairs of a protocol and a score's name, such as `("coco", "bleu4")`.
         """
-        names = []
-        for metric in self.statistics:
-            names += [f"bleu{n}" for n in range(1, 5)] if metric == "bleu" else [metric]
-        return [(protocol, name) for protocol in protocols for name in names]
+        return [
+            (protocol, name)
+            for protocol in protocols
+            for metric in self._metrics(protocol)
+            for name in ([f"bleu{n}" for n in range(1, 5)] if metric == "bleu" else [metric])
+        ]
+
+    def _metrics(self, protocol: str) -> list[str]:
+        """Returns the metrics of a protocol."""
+        has_bleu = _BLEU[protocol] in self.statistics
+        return [m for m in METRICS if (has_bleu if m == "bleu" else m in self.statistics)]
 
     def array(
         self, weights: np.ndarray | None = None, protocols: Sequence[str] = PROTOCOLS
@@ -235,7 +247,8 @@ class PictureScores:
         """Computes scores, `(..., keys)`, from sums over `pictures` pictures, `(..., 1)`."""
         parts = []
         for protocol in protocols:
-            for metric, values in sums.items():
+            for metric in self._metrics(protocol):
+                values = sums[_BLEU[protocol] if metric == "bleu" else metric]
                 if metric == "bleu":
                     parts.append(bleu_of_sums(values, brevity_penalty=protocol == "coco"))
                 elif metric == "meteor":
@@ -300,6 +313,7 @@ def compare_results(
         raise ValueError(f"`protocol` must be one of {PROTOCOLS}. Received: protocol={protocol!r}")
     _check_alike([*first, *second])
     sides = [[PictureScores.decode(r["picture_scores"]) for r in side] for side in (first, second)]
+    _check_protocol(protocol, [*first, *second], [*sides[0], *sides[1]])
     names = [key for _, key in sides[0][0].keys([protocol])]
     for scored in [*sides[0], *sides[1]]:
         names = [name for name in names if (protocol, name) in scored.keys([protocol])]
@@ -365,6 +379,20 @@ def _nested(keys: Sequence[tuple[str, str]], values: Sequence[Any]) -> dict[str,
     for (protocol, name), value in zip(keys, values, strict=True):
         nested.setdefault(protocol, {})[name] = value
     return nested
+
+
+def _check_protocol(
+    protocol: str, everything: Sequence[Mapping[str, Any]], scored: Sequence[PictureScores]
+) -> None:
+    """Raises an error for results without a protocol's BLEU."""
+    for results, pictures in zip(everything, scored, strict=True):
+        names = {name for _, name in pictures.keys([protocol])}
+        if "bleu" in pictures.statistics and "bleu1" not in names:
+            raise ValueError(
+                f"Results compared by the protocol {protocol!r} must have been scored by it: "
+                "evaluate again, or compare by `coco`. Received: an older definition in "
+                f"{results.get('file', 'the results')}"
+            )
 
 
 def _check_alike(everything: Sequence[Mapping[str, Any]]) -> None:
