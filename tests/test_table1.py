@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sat_keras import cli
+from sat_keras.baselines import reranking
 from sat_keras.baselines.systems import SYSTEMS
 from sat_keras.cli import table1, train
 from sat_keras.cli.program import make_parser
@@ -78,13 +79,17 @@ def test_templates_need_detectors(folder, capsys):
     assert "--detectors" in capsys.readouterr().err
 
 
-def test_templates_are_filled_with_the_words_of_trained_detectors(folder):
-    command = ["table1", "--dataset", "scenes", "--limit", "4", "--epochs", "1", "--only"]
-    command += ["templates", "--folder", "others", "--out", "others.json"]
-    assert cli.main(command) == 0
-    row = json.loads((folder / "others.json").read_text())["rows"]["templates"]
-    assert row["parameters"] > 0
-    assert row["training_seconds"] > 0
+def test_templates_and_reranked_sentences_are_those_of_a_trained_captioner(folder):
+    command = ["table1", "--dataset", "scenes", "--limit", "4", "--epochs", "1"]
+    command += ["--only", "templates", "--only", "reranked"]
+    assert cli.main([*command, "--folder", "others", "--out", "others.json"]) == 0
+    rows = json.loads((folder / "others.json").read_text())["rows"]
+    for name in ("templates", "reranked"):
+        assert rows[name]["parameters"] > 0
+        assert rows[name]["training_seconds"] > 0
+    settings = json.loads((folder / "others/reranked/results-test.json").read_text())["config"]
+    assert list(settings["weights"]) == list(reranking.FEATURES)
+    assert settings["tuning_pictures"] == 4
 
 
 @pytest.mark.parametrize("dataset", table1.PRETRAINED)

@@ -53,11 +53,14 @@ ROWS = {
         "system",
         ("--group", "picture"),
     ),
+    "reranked": Row("MS Research, re-ranked (Fang et al., 2015)", "baseline"),
     "nic": Row("Google NIC (Vinyals et al., 2015)", "system"),
     "init-inject": Row("init-inject (Tanti et al., 2018)", "system"),
     "soft": Row("soft attention", "pretrained"),
     "hard": Row("hard attention", "pretrained"),
 }
+# Rows that read the captioner of another one, maximum-entropy.
+_OF_DETECTORS = ("templates", "reranked")
 # The committed captioners, whose CNN and search all rows share, and how the others are trained.
 PRETRAINED = {
     "scenes": {"soft": "scenes-soft", "hard": "scenes-hard"},
@@ -173,11 +176,11 @@ class Commands:
         """
         row, arguments = ROWS[name], self.arguments
         data, training = self._data(), self._training()
-        if name == "templates":
+        if name in _OF_DETECTORS:
             self._train("maximum-entropy")
         if row.kind == "baseline":
             flags = ["--no-mirror"] if arguments.dataset == "scenes" else []
-            if name == "templates":
+            if name in _OF_DETECTORS:
                 flags += ["--detectors", str(self.folder / "maximum-entropy")]
             command = ["baseline", name, *training, *flags, "--split", arguments.split]
             _run([*command, "--models", str(self.folder / "models"), "--out", path])
