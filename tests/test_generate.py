@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sat_keras.captioning.caption import Caption
+from sat_keras.captioning.caption import Caption, as_sentence
 from sat_keras.captioning.maps import fit_picture, reduce_picture
 from sat_keras.captioning.model import CaptionSearch
 from sat_keras.config.config import Config
@@ -59,13 +59,37 @@ def folder(tmp_path, pictures):
 
 @pytest.fixture
 def expected(captioner, pictures):
-    """The sentences, by the search on each picture's annotation vectors."""
+    """The words, by the search on each picture's annotation vectors."""
     encoder = captioner.encoder
     annotations = [encoder(encoder.resize_images(picture)[None]) for picture in pictures]
     found = captioner.search(keras.ops.concatenate(annotations), num_results=1)
     texts = captioner.tokenizer.detokenize(found.token_ids[:, 0])
     assert len(set(texts)) > 1
     return texts
+
+
+@pytest.fixture
+def sentences(expected):
+    return [as_sentence(text) for text in expected]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    {
+        "a dog": "A dog.",
+        "a man 's dog does n't run": "A man's dog doesn't run.",
+        "a dog .": "A dog.",
+        "in the u.s.": "In the u.s.",
+        "<unk> dog": "<unk> dog.",
+        "two 's": "Two's.",
+        "it 'sx": "It 'sx.",
+        "": "",
+        ".": "",
+        "कुत्ता दौड़ता है": "कुत्ता दौड़ता है",
+    }.items(),
+)
+def test_words_become_a_sentence(words, sentence):
+    assert as_sentence(words) == sentence
 
 
 def as_dataset(pictures):
@@ -91,8 +115,8 @@ MANY = {
 
 
 @pytest.mark.parametrize("kind", MANY)
-def test_many_pictures_give_a_list(captioner, pictures, folder, expected, kind):
-    assert captioner.generate(MANY[kind](pictures, folder)) == expected
+def test_many_pictures_give_a_list(captioner, pictures, folder, expected, sentences, kind):
+    assert captioner.generate(MANY[kind](pictures, folder)) == sentences
     captions = captioner.caption(MANY[kind](pictures, folder))
     assert [caption.text for caption in captions] == expected
 
@@ -107,23 +131,23 @@ ONE = {
 
 
 @pytest.mark.parametrize("kind", ONE)
-def test_one_picture_gives_one_sentence(captioner, pictures, folder, expected, kind):
+def test_one_picture_gives_one_sentence(captioner, pictures, folder, expected, sentences, kind):
     one = ONE[kind](pictures[0], folder)
-    assert captioner.generate(one) == expected[0]
+    assert captioner.generate(one) == sentences[0]
     caption = captioner.caption(one)
-    assert (caption.text, str(caption)) == (expected[0], expected[0])
+    assert (caption.text, str(caption)) == (expected[0], sentences[0])
 
 
-def test_batches_are_many_pictures(captioner, pictures, expected):
+def test_batches_are_many_pictures(captioner, pictures, sentences):
     batch = np.stack([pictures[0], pictures[0]])
-    assert captioner.generate(batch) == [expected[0]] * 2
-    assert captioner.generate(as_dataset(batch)) == [expected[0]] * 2
+    assert captioner.generate(batch) == [sentences[0]] * 2
+    assert captioner.generate(as_dataset(batch)) == [sentences[0]] * 2
     assert captioner.generate([]) == captioner.generate(batch[:0]) == []
 
 
-def test_annotation_vectors_give_sentences_too(captioner, pictures, expected):
+def test_annotation_vectors_give_sentences_too(captioner, pictures, sentences):
     annotations = captioner.annotate({"images": pictures[0][None]})
-    assert captioner.generate(annotations=annotations) == expected[:1]
+    assert captioner.generate(annotations=annotations) == sentences[:1]
 
 
 @pytest.mark.parametrize(
@@ -162,9 +186,9 @@ def server(folder):
         running.shutdown()
 
 
-def test_addresses(captioner, server, expected):
-    assert captioner.generate(f"{server}/a.png") == expected[0]
-    assert captioner.generate([f"{server}/{name}.png" for name in "abc"]) == expected
+def test_addresses(captioner, server, sentences):
+    assert captioner.generate(f"{server}/a.png") == sentences[0]
+    assert captioner.generate([f"{server}/{name}.png" for name in "abc"]) == sentences
 
 
 def test_addresses_that_cannot_be_read(captioner, server):
@@ -182,7 +206,10 @@ def test_addresses_that_cannot_be_read(captioner, server):
 def test_the_best_captions_are_those_of_the_search(captioner, pictures):
     annotations = captioner.annotate({"images": np.stack([pictures[0]] * 2)})
     found = captioner.search(annotations, num_results=3)
-    texts = captioner.tokenizer.detokenize(found.token_ids)
+    texts = [
+        [as_sentence(text) for text in best]
+        for best in captioner.tokenizer.detokenize(found.token_ids)
+    ]
     assert captioner.generate([pictures[0]] * 2, num_results=3) == texts
     assert captioner.generate(pictures[0], num_results=3) == texts[0]
     assert captioner.generate(pictures[0], num_results=1) == texts[0][:1]
@@ -214,7 +241,7 @@ def test_captions_that_are_not_there_are_left_out():
     found = CaptionSearch(captioner, num_results=3).predict({"annotations": annotations}, verbose=0)
     assert found["token_ids"].shape == (2, 3, 2)
     texts = captioner.generate(annotations=annotations, num_results=3)
-    assert [sorted(x) for x in texts] == [["", "dog"]] * 2
+    assert [sorted(x) for x in texts] == [["", "Dog."]] * 2
 
 
 def test_more_captions_than_beams_are_refused(captioner, pictures):
@@ -230,7 +257,7 @@ def test_a_caption_brings_its_picture(captioner, pictures):
     np.testing.assert_array_equal(caption.image, pictures[1])
     assert caption.seen == (0, 0, 31, 20)
     page = caption._repr_html_()
-    assert caption.text in page
+    assert caption.sentence in page
     assert page.count('class="sat-attention"') == 1
     assert "attention=" not in repr(caption)
     assert caption_html(caption).startswith(page[: page.index("<figure")])

@@ -74,7 +74,7 @@ def test_captions_have_maps_only_where_the_model_attends(trained, data):
     else:
         assert found.attention is None
         assert found.gate is None
-    assert found.text in found._repr_html_()
+    assert found.sentence in found._repr_html_()
 
 
 @pytest.mark.parametrize("system", set(SYSTEMS) - {"show-attend-tell"})

@@ -180,7 +180,7 @@ def test_a_large_photo_is_reduced_and_keeps_its_shape(attention):
 def test_a_caption_renders_as_its_sentence_and_the_widget(image, attention):
     caption = Caption("two <b>dogs run", WORDS, attention, np.ones(3), -1.234)
     sentence = caption_html(caption)
-    assert "two &lt;b&gt;dogs run" in sentence
+    assert "Two &lt;b&gt;dogs run." in sentence
     assert "log p = -1.23" in sentence
     widget = attention_html(image, WORDS, attention, np.ones(3))
     assert caption_html(caption, image) == sentence + widget

@@ -180,7 +180,7 @@ class CaptionModel(keras.Model):
 
         >>> captioner = Captioner.from_preset("flickr8k-soft-vgg16")
         >>> captioner.generate("photo.jpg")
-        'two dogs run through the grass'
+        'Two dogs run through the grass.'
 
         Reference:
             Notebook `07_flickr8k`.
@@ -467,13 +467,13 @@ class CaptionModel(keras.Model):
         Example:
 
         >>> captioner.generate("photo.jpg")
-        'two dogs run through the grass'
+        'Two dogs run through the grass.'
         """
 
-        def texts(found: Any) -> Any:
-            return [texts(x) for x in found] if isinstance(found, list) else found.text
+        def sentences(found: Any) -> Any:
+            return [sentences(x) for x in found] if isinstance(found, list) else found.sentence
 
-        return texts(self.caption(images, num_results=num_results, **options))
+        return sentences(self.caption(images, num_results=num_results, **options))
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         is_picture = isinstance(x, (str, os.PathLike, list, tuple)) or hasattr(x, "shape")

@@ -128,7 +128,7 @@ def _caption_one(
     found = captioner.caption(picture, num_results=arguments.num_results, **search)
     is_text = not (arguments.json or arguments.csv)
     if is_text:
-        _print_sentences(photo, [caption.text for caption in found])
+        _print_sentences(photo, [caption.sentence for caption in found])
     if arguments.out:
         path = free_path(arguments.out, Path(photo).stem)
         try:
@@ -141,7 +141,7 @@ def _caption_one(
         {
             "image": photo,
             "rank": rank,
-            "caption": caption.text,
+            "caption": caption.sentence,
             "log_probability": round(caption.log_probability, 4),
         }
         for rank, caption in enumerate(found, 1)
@@ -165,6 +165,6 @@ def _draw(captioner: Any, picture: Any, found: Any, path: Path) -> None:
     resize = PictureResize(captioner.config.image_size, captioner.config.resize)
     seen = seen_box(resize, *picture.shape[:2])
     figure = plot_attention(
-        picture, found.words, found.attention, found.gate, title=found.text, seen=seen
+        picture, found.words, found.attention, found.gate, title=found.sentence, seen=seen
     )
     save_figure(figure, path, describe_attention(found.words, found.attention))

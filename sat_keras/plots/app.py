@@ -65,7 +65,7 @@ def make_app(captioners: Mapping[str, CaptionModel]) -> Any:
             context=context if is_hard(name) else "expected",
         )
         best = found[0]
-        rows = [[caption.text, round(_confidence(caption), 2)] for caption in found]
+        rows = [[caption.sentence, round(_confidence(caption), 2)] for caption in found]
         return _framed(best), _note(best), rows
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as app:
@@ -172,7 +172,7 @@ def _framed(caption: Any) -> str:
     lines = 1 + sum(10 * len(word) + 30 for word in caption.words) // 520
     pixels = round(320 * height / width) + 45 * lines + 130
     return (
-        f'<iframe title="{html.escape(caption.text)}" srcdoc="{html.escape(page)}" '
+        f'<iframe title="{html.escape(caption.sentence)}" srcdoc="{html.escape(page)}" '
         f'style="width:100%;height:{pixels}px;border:0"></iframe>'
     )
 

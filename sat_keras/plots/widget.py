@@ -70,7 +70,7 @@ def caption_html(caption: Caption, image: Any = None, seen: Sequence[float] | No
     Returns:
         A string of HTML.
     """
-    sentence = sentence_html(caption.text, caption.log_probability)
+    sentence = sentence_html(caption.sentence, caption.log_probability)
     if image is None:
         image, seen = caption.image, caption.seen
     if image is None:
