@@ -1,8 +1,9 @@
 """Scores of captions against references, with intervals and comparisons. Needs no Keras.
 
-Read `tokens` (the compared words, with tables in `characters`), `metrics` (BLEU, ROUGE-L, CIDEr-D)
-and `java` (METEOR, SPICE), then `statistics` (corpus scores from counts of each picture, bootstrap
-intervals, comparisons), `scores` (all metrics in one call) and `caption_files` (file formats).
+Read `tokens` (the compared words, with tables in `characters`), `written` (those of the authors'
+protocol), `metrics` (BLEU, ROUGE-L, CIDEr-D) and `java` (METEOR, SPICE), then `statistics` (corpus
+scores from counts of each picture, bootstrap intervals, comparisons), `scores` (all metrics in one
+call) and `caption_files` (file formats).
 """
 
 from sat_keras import lazy_exports
@@ -11,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "tokens": ("ptb_tokenize",),
+        "written": ("style_of", "written_tokens"),
         "metrics": ("cider", "corpus_bleu", "ngrams", "rouge_l"),
         "statistics": (
             *("METRICS", "PROTOCOLS", "Difference", "PictureScores", "compare_results", "interval"),
