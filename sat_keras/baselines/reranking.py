@@ -49,6 +49,8 @@ FEATURES = (
 )
 # Gains of BLEU-4, in percent, that end the search of weights.
 _LEAST_GAIN = 1e-3
+# Random directions in which each step searches, beside the features' own.
+_DIRECTIONS = 16
 # Intervals of a line that are narrower than this may be due to rounding.
 _LEAST_WIDTH = 1e-9
 
@@ -185,13 +187,14 @@ def tune_weights(
     """Finds the weights whose best sentences have the highest BLEU-4 (minimum error rate training).
 
     Starts from the log-probability alone and from random weights. Each step searches the line along
-    every feature's weight exactly (`line_search`) and moves along the best one, until none gains.
+    every feature's weight, and lines in random directions, exactly (`line_search`) and moves along
+    the best one, until none gains.
 
     Args:
         features: Array of shape `(pictures, M, num_features)`, the log-probability first.
         statistics: Array of shape `(pictures, M, 10)`, see `sentence_statistics`.
         restarts: Integer, number of random starts.
-        seed: Integer, seed of the random starts.
+        seed: Integer, seed of the random starts and directions.
 
     Returns:
         Tuple of the weights, shape `(num_features,)`, and their BLEU-4 in percent, with brevity
@@ -201,26 +204,31 @@ def tune_weights(
     spread = (features - features.mean(axis=1, keepdims=True)).std(axis=(0, 1))
     spread[spread == 0] = 1.0
     scaled = features / spread  # so that random weights treat all features alike
-    random = np.random.default_rng(seed).normal(size=(restarts, number))
-    starts = [np.eye(number)[0], *random]
-    found = [_ascend(scaled, statistics, weights) for weights in starts]
+    generator = np.random.default_rng(seed)
+    starts = [np.eye(number)[0], *generator.normal(size=(restarts, number))]
+    found = [_ascend(scaled, statistics, weights, generator) for weights in starts]
     weights, bleu = max(found, key=lambda pair: pair[1])
     return weights / spread, bleu
 
 
 def _ascend(
-    features: np.ndarray, statistics: np.ndarray, weights: np.ndarray
+    features: np.ndarray,
+    statistics: np.ndarray,
+    weights: np.ndarray,
+    generator: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
-    """Moves along one feature's weight at a time until no move gains BLEU-4."""
-    bleu, directions = -np.inf, np.eye(len(weights))
+    """Moves along one direction at a time until no move gains BLEU-4."""
+    bleu, axes = -np.inf, np.eye(len(weights))
     while True:
-        scores = features @ weights
-        moves = [line_search(scores, x, statistics) for x in np.moveaxis(features, -1, 0)]
-        k = int(np.argmax([value for _, value in moves]))
-        step, value = moves[k]
+        # Moves along the axes alone stop where a gain needs two weights to change.
+        oblique = generator.normal(size=(_DIRECTIONS, len(weights)))
+        directions, scores = np.concatenate([axes, oblique]), features @ weights
+        moves = [line_search(scores, features @ x, statistics) for x in directions]
+        best = int(np.argmax([value for _, value in moves]))
+        step, value = moves[best]
         if value < bleu + _LEAST_GAIN:
             return weights, bleu
-        weights, bleu = weights + step * directions[k], value
+        weights, bleu = weights + step * directions[best], value
 
 
 def line_search(
