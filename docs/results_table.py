@@ -9,7 +9,7 @@ patterns:
     <!-- end of summary -->
 
 Kinds: `summary` (one row a model, test scores with dev scores beside them), `results` (one row a
-file, protocol `coco`, with intervals), `paper` (BLEU without brevity penalty, with intervals),
+file, protocol `coco`, with intervals), `paper` (BLEU by the authors' protocol, with intervals),
 `attention`, `agreement`, `tried`, `variance`, `table1` (the systems of the paper's
 Table 1, with the difference to soft attention).
 """
@@ -36,6 +36,12 @@ ATTENTION = {
     "gate": ("gate, 0 to 1", 2),
     "pointing_accuracy": ("pointing accuracy, %", 1),
     "attention_mass": ("attention in the object's box, %", 1),
+    "pointing_accuracy_small": ("pointing accuracy, boxes under 5 % of the picture, %", 1),
+    "pointing_accuracy_medium": ("pointing accuracy, boxes of 5 to 20 %, %", 1),
+    "pointing_accuracy_large": ("pointing accuracy, boxes over 20 %, %", 1),
+    "attention_mass_small": ("attention in the box, boxes under 5 % of the picture, %", 1),
+    "attention_mass_medium": ("attention in the box, boxes of 5 to 20 %, %", 1),
+    "attention_mass_large": ("attention in the box, boxes over 20 %, %", 1),
     "occlusion_attended": ("drop of log p, attended regions hidden, nats", 3),
     "occlusion_random": ("drop of log p, random regions hidden, nats", 3),
     "faithfulness": ("difference of the two, nats", 3),
@@ -122,7 +128,8 @@ def table(shown, folder, protocol="coco"):
 
 
 def paper_table(shown, folder):
-    """Returns one row a file: BLEU without brevity penalty."""
+    """Returns one row a file that has BLEU by the authors' protocol."""
+    shown = {name: found for name, found in shown.items() if "bleu1" in found["scores"]["paper"]}
     return table(shown, folder, "paper")
 
 
@@ -187,6 +194,7 @@ def entity_table(shown, folder=""):
     """Returns the attention on phrases of reference captions by type of entity, uniform beside."""
     found = {name: results["phrases"]["references"] for name, results in shown.items()}
     types = {key.partition(":")[2] for scores in found.values() for key in scores if ":" in key}
+    types -= {"small", "medium", "large"}  # sizes of boxes
     rows = [
         [
             kind,
