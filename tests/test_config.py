@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sat_keras.config import Config, ModelConfig, SearchConfig, TrainingConfig
-from sat_keras.config.fields import AMOUNT
+from sat_keras.config.fields import AMOUNT, AMOUNT_OR_NONE, FLAG_OR_NAME
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 CHECKS = {name: field.metadata["check"] for name, field in FIELDS.items()}
@@ -38,6 +38,10 @@ for _name, _field in FIELDS.items():
     VALUES.setdefault(_name, BY_TYPE.get(_field.type))
     if CHECKS[_name] is AMOUNT:
         VALUES[_name] = amounts
+    if CHECKS[_name] is AMOUNT_OR_NONE:
+        VALUES[_name] = st.none() | amounts
+    if CHECKS[_name] is FLAG_OR_NAME:
+        VALUES[_name] = st.booleans() | names.filter(str.strip)
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
@@ -137,6 +141,8 @@ IMPOSSIBLE = [
     {"use_gate": "no"},
     {"encoder": None},
     {"encoder_layer": 3},
+    *[{"encoder_trainable": value} for value in ("", " ", None, 1)],
+    {"encoder_learning_rate": -1},
     {"seed": -1},
     {"seed": 0.5},
 ]

@@ -119,7 +119,8 @@ def _check_fit(first: CaptionModel, other: CaptionModel) -> None:
     if first.config.encoder_trainable or other.config.encoder_trainable:
         raise ValueError(
             "The members of an ensemble read the annotation vectors of one frozen encoder; train "
-            "them with `encoder_trainable=False`. Received: encoder_trainable=True"
+            "them with `encoder_trainable=False`. Received: encoder_trainable="
+            f"{first.config.encoder_trainable!r} and {other.config.encoder_trainable!r}"
         )
     names = ("encoder", "grid_shape", "feature_dim", "resize", "image_size")
     for name in names:

@@ -23,6 +23,7 @@ from sat_keras.captioning.presets import (
 )
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
+from sat_keras.fast.optimizer import FusedUpdate
 from sat_keras.search.beam import beam_search
 from sat_keras.search.loop import SearchResult, StepFunction
 
@@ -50,6 +51,8 @@ class CaptionModel(keras.Model):
         config: A `Config`.
         tokenizer: `Tokenizer` of the captions, or `None` for a model of token ids.
         encoder: `ImageEncoder`, or `None` for a model of annotation vectors.
+        head: The `head` of an `ImageEncoder` that is trained in part, for a model without this
+            encoder that trains it from cached features.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -62,22 +65,20 @@ class CaptionModel(keras.Model):
         config: Config,
         tokenizer: Tokenizer | None = None,
         encoder: Any = None,
+        head: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if encoder is not None:
-            expected = (tuple(config.grid_shape), config.feature_dim)
-            if (tuple(encoder.grid_shape), encoder.feature_dim) != expected:
-                raise ValueError(
-                    "The encoder's grid and feature size must be those of the config: use "
-                    "`config.replace(grid_shape=encoder.grid_shape, "
-                    "feature_dim=encoder.feature_dim)`. Received: "
-                    f"encoder {encoder.grid_shape}, {encoder.feature_dim}; config {expected}"
-                )
+            _check_sizes(tuple(encoder.grid_shape), encoder.feature_dim, config)
+            head = getattr(encoder, "head", None)
+        elif head is not None:
+            _check_sizes(tuple(head.output_shape[1:3]), head.output_shape[3], config)
         self.searches = _Searches()
         self.config = config
         self.tokenizer = tokenizer
         self.encoder = encoder
+        self.head = head
 
     @property
     def vocabulary_size(self) -> int:
@@ -114,6 +115,8 @@ class CaptionModel(keras.Model):
                 " its terms by the config (`penalty_weight`, `label_smoothing`, `attention`). "
                 f"Received: loss={loss!r}, loss_weights={loss_weights!r}"
             )
+        if isinstance(optimizer, FusedUpdate):
+            optimizer.set_encoder(self.encoder_variables)
         super().compile(optimizer=optimizer, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -124,12 +127,14 @@ class CaptionModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def get_config(self) -> dict[str, Any]:
+        head = self.head if self.encoder is None else None  # an encoder brings its own
         return {
             **super().get_config(),
             "file_format": FILE_FORMAT,
             "config": self.config.to_dict(),
             "tokenizer": self.tokenizer.get_config() if self.tokenizer else None,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "head": keras.saving.serialize_keras_object(head),
         }
 
     @classmethod
@@ -145,7 +150,8 @@ class CaptionModel(keras.Model):
         config["config"] = Config.from_dict(config["config"])
         if config["tokenizer"]:
             config["tokenizer"] = Tokenizer.from_config(config["tokenizer"])
-        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        for part in ("encoder", "head"):  # files of version 0.1.0 have no head
+            config[part] = keras.saving.deserialize_keras_object(config.get(part))
         return cls(**config)
 
     @classmethod
@@ -287,20 +293,34 @@ class CaptionModel(keras.Model):
 
     @property
     def own_weights(self) -> list[Any]:
-        """The weights without those of the encoder."""
-        of_encoder = {id(weight) for weight in self.encoder.weights} if self.encoder else ()
-        return [weight for weight in self.weights if id(weight) not in of_encoder]
+        """The weights without those of the encoder and its head."""
+        parts = [part for part in (self.encoder, self.head) if part is not None]
+        of_parts = {id(weight) for part in parts for weight in part.weights}
+        return [weight for weight in self.weights if id(weight) not in of_parts]
+
+    @property
+    def encoder_variables(self) -> list[Any]:
+        """The variables of the encoder, or of its head, that are trained."""
+        part = self.encoder if self.encoder is not None else self.head
+        return [] if part is None else part.trainable_variables
 
     def copy_weights(self, other: Any) -> None:
         """Copies the weights of a captioner of the same config, except those of its encoder."""
         for mine, its in zip(self.own_weights, other.own_weights, strict=True):
             mine.assign(its)
 
+    def copy_encoder(self, other: Any) -> None:
+        """Copies the weights of another captioner's encoder, or of its head, if both have one."""
+        for part in ("encoder", "head"):
+            mine, its = getattr(self, part), getattr(other, part)
+            if mine is not None and its is not None:
+                mine.set_weights(its.get_weights())
+
     def annotate(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Returns the annotation vectors of a batch, encoding its pictures if it has none.
 
         Args:
-            inputs: Dictionary with `annotations` or `images`, as in the call.
+            inputs: Dictionary with `annotations`, `features` or `images`, as in the call.
             training: Boolean, whether a trainable encoder is in training.
 
         Returns:
@@ -308,12 +328,23 @@ class CaptionModel(keras.Model):
         """
         if "annotations" in inputs:
             return ops.cast(inputs["annotations"], self.compute_dtype)
-        if self.encoder is None:
+        if "features" in inputs and self.head is not None:
+            return self._annotate_features(inputs["features"])
+        if self.encoder is None or "images" not in inputs:
             raise ValueError(
                 "A captioner without an encoder needs `annotations`: give them, or an `encoder` "
-                f"for `images`. Received: inputs {sorted(inputs)}"
+                f"for `images`, or a `head` for `features`. Received: inputs {sorted(inputs)}"
             )
         return self.encoder(inputs["images"], training=training)
+
+    def _annotate_features(self, features: Any) -> Any:
+        """Runs the head on cached features, `(batch_size, positions, channels)`."""
+        features = ops.reshape(features, (-1, *self.head.input_shape[1:]))
+        features = ops.cast(features, self.head.inputs[0].dtype)
+        # Batch normalisation runs in inference mode, as below the head.
+        annotations = self.head(features, training=False)
+        shape = (-1, self.config.num_regions, self.config.feature_dim)
+        return ops.cast(ops.reshape(annotations, shape), self.compute_dtype)
 
     def step_function(
         self,
@@ -540,6 +571,17 @@ class CaptionModel(keras.Model):
         if needs_mask and encoder.resize == "pad" and masks:
             inputs["mask"] = np.stack(masks)
         return inputs, shown, is_one
+
+
+def _check_sizes(grid_shape: tuple[int, int], feature_dim: int, config: Config) -> None:
+    """Raises an error where an encoder and a config do not fit."""
+    expected = (tuple(config.grid_shape), config.feature_dim)
+    if (grid_shape, feature_dim) != expected:
+        raise ValueError(
+            "The encoder's grid and feature size must be those of the config: use "
+            "`config.replace(grid_shape=encoder.grid_shape, feature_dim=encoder.feature_dim)`. "
+            f"Received: encoder {grid_shape}, {feature_dim}; config {expected}"
+        )
 
 
 def _check_probabilities(log_probabilities: np.ndarray) -> None:

@@ -3,8 +3,9 @@
 A `config.json` holds the captioner's config and describes its encoder. In a training's folder the
 weights are in `model.keras`. In the shared form, written by `save_preset`, `config.json` also
 holds the vocabulary and the weights' checksum, and the weights are in float16: those of the decoder
-in `decoder.weights.h5`, or with a CNN that was trained, of both in `captioner.weights.h5`. A frozen
-CNN that `config.json` can name is not saved; Keras downloads its weights, or a file has them.
+in `decoder.weights.h5`, or with a CNN that was trained, of both in `captioner.weights.h5`. Of a CNN
+that was trained in part these are the trained layers. Frozen layers that `config.json` can name are
+not saved; Keras downloads their weights, or a file has them.
 """
 
 import difflib
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from sat_keras.cnn.split import copy_head
 from sat_keras.config.config import Config
 from sat_keras.data.files import (
     check_room,
@@ -35,7 +37,7 @@ FORMAT = 1
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.keras"
 WEIGHTS_FILE = "decoder.weights.h5"
-WHOLE_FILE = "captioner.weights.h5"  # with the encoder
+WHOLE_FILE = "captioner.weights.h5"  # with the encoder, or the layers of it that were trained
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In an installed wheel the folder lies in the package, in a checkout beside it.
@@ -144,7 +146,8 @@ def copy_captioner(captioner: Any, encoder: Any, dtype: str) -> Any:
     Args:
         captioner: The `CaptionModel`.
         encoder: `ImageEncoder` of the copy, itself copied if its precision is another one, or
-            `None` for a copy that works on annotation vectors.
+            `None` for a copy that works on annotation vectors or, with a head, on cached features.
+            Its head takes the weights of the captioner's.
         dtype: The copy's dtype policy.
 
     Returns:
@@ -155,8 +158,12 @@ def copy_captioner(captioner: Any, encoder: Any, dtype: str) -> Any:
         encoder = type(encoder).from_config({**settings, "dtype": dtype})
         encoder.set_weights(weights)
     options = {name: getattr(captioner, name) for name in captioner.option_names}
+    if encoder is None and captioner.head is not None:
+        options["head"] = copy_head(captioner.head, dtype)
     copy = type(captioner)(captioner.config, captioner.tokenizer, encoder, dtype=dtype, **options)
     copy.copy_weights(captioner)
+    if copy.head is not None and captioner.head is not None:
+        copy.head.set_weights(captioner.head.get_weights())
     return copy
 
 
@@ -206,14 +213,14 @@ def save_preset(
     if captioner.tokenizer is None:
         raise ValueError("The captioner must have a `tokenizer`. Received: tokenizer=None")
     encoder = captioner.encoder
-    in_model = captioner.config.encoder_trainable or encoder_weights is None
+    in_model = captioner.config.encoder_trainable is True or encoder_weights is None
     if in_model and encoder is None:
         raise ValueError(
             "A captioner whose encoder was trained cannot be saved without it: give it the encoder "
             "of its training. Received: encoder=None"
         )
     folder = Path(folder).resolve()
-    name = WHOLE_FILE if in_model else WEIGHTS_FILE
+    name = _weights_file(captioner.config, in_model)
     with replacing(folder) as partial:
         if folder.is_dir():  # keeps files of other names, such as a README
             ignored = shutil.ignore_patterns(WHOLE_FILE, WEIGHTS_FILE)
@@ -253,7 +260,7 @@ def _load_weights(cls: "type[CaptionModel]", folder: Path, description: dict[str
     """Returns the captioner of a folder, with its encoder only if the folder has it."""
     vocabulary = description["vocabulary"]
     in_model = description["encoder"]["in_model"]
-    path = folder / (WHOLE_FILE if in_model else WEIGHTS_FILE)
+    path = folder / _weights_file(description["config"], in_model)
     if vocabulary is None:
         path = folder / MODEL_FILE
     if not path.is_file():
@@ -267,8 +274,11 @@ def _load_weights(cls: "type[CaptionModel]", folder: Path, description: dict[str
         if vocabulary is None:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
         config = description["config"]
-        encoder = cls.make_encoder(config, weights=None) if in_model else None
-        captioner = cls(config, Tokenizer(vocabulary, config.full_stop), encoder)
+        options = {}
+        if in_model or config.split_layer:
+            encoder = cls.make_encoder(config, weights=None)
+            options = {"encoder": encoder} if in_model else {"head": encoder.head}
+        captioner = cls(config, Tokenizer(vocabulary, config.full_stop), **options)
         captioner.load_weights(path)
         return captioner
     except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
@@ -276,6 +286,11 @@ def _load_weights(cls: "type[CaptionModel]", folder: Path, description: dict[str
             f"The file {path} is damaged or of another version; get it again, train again, or use "
             f"the version of sat_keras that wrote it. Received: {_root_cause(error)}"
         ) from error
+
+
+def _weights_file(config: Config, in_model: bool) -> str:
+    """Returns the name of the weights file of the shared form."""
+    return WHOLE_FILE if in_model or config.split_layer else WEIGHTS_FILE
 
 
 def _root_cause(error: BaseException) -> str:

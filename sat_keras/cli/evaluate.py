@@ -213,9 +213,11 @@ def _captioner_and_source(
     config = captioner.config
     weights = arguments.encoder_weights or description["encoder"]["weights"]
     # The precision of the training, so that the cache has these annotation vectors.
-    encoder = make_encoder(config, weights, config.precision)
+    encoder, name = make_encoder(config, weights, config.precision), "annotations"
+    if config.split_layer:
+        encoder, name = encoder.make_stem(), "features"
     return captioner, extract_features(
-        table, encoder, cache, progress=not arguments.quiet, **truncated
+        table, encoder, cache, progress=not arguments.quiet, input_name=name, **truncated
     )
 
 

@@ -27,7 +27,7 @@ def add_options(parser: options.Parser) -> None:
         metavar="DIR",
         help="folder of the cache (default: outputs/features/DATASET)",
     )
-    options.add_fields(group, options.FEATURE_FIELDS)
+    options.add_fields(group, (*options.FEATURE_FIELDS, "encoder_trainable"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -37,13 +37,16 @@ def run(arguments: argparse.Namespace) -> None:
     from sat_keras.data.features import extract_features
     from sat_keras.training.pretrained import make_encoder
 
-    config = options.make_config(arguments).replace(encoder_trainable=False)
+    config = options.make_config(arguments)
+    config = config.replace(encoder_trainable=config.split_layer or False)
     dataset = dataset_of(arguments)
     out = arguments.out or default_features(dataset["name"])
     check_writable(out)
     table = load_splits(dataset, [arguments.split] if arguments.split else ("train", "dev"))
     keras.utils.set_random_seed(config.seed)
     encoder = make_encoder(config, encoder_weights(arguments, config), config.precision)
+    if config.split_layer:
+        encoder = encoder.make_stem()
     for split, part in table.groupby("split", sort=False):
         note(arguments, f"{split}: {part['image_id'].nunique()} pictures")
         cache = extract_features(

@@ -303,6 +303,14 @@ def add_fields(parser: Group, names: Sequence[str]) -> None:
             help=f"{_description(name)} (default: {_defaults(name)})",
             **_value_options(name),
         )
+        if _is_flag_or_name(name):
+            parser.add_argument(
+                f"--no-{flag(name)[2:]}",
+                dest=name,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=f"the opposite of {flag(name)}",
+            )
 
 
 def add_config(parser: Parser, without: Sequence[str] = ()) -> None:
@@ -335,6 +343,8 @@ def make_config(arguments: argparse.Namespace, start: Config | None = None) -> C
     changes = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
     if "grid_shape" in changes:
         changes["grid_shape"] = tuple(changes["grid_shape"])
+    if isinstance(changes.get("encoder_trainable"), str):
+        changes = {"group": "picture", **changes}  # the CNN runs once for all captions of a picture
     encoder = changes.get("encoder", config.encoder)
     if encoder != config.encoder:
         image_size = 64 if encoder == "scenes" else 224
@@ -347,6 +357,8 @@ def _value_options(name: str) -> dict[str, Any]:
     hint, check = _HINTS[name], FIELDS[name].metadata["check"]
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
+    if _is_flag_or_name(name):
+        return {"nargs": "?", "const": True, "type": number(str, check), "metavar": "NAME"}
     if typing.get_origin(hint) is tuple:
         return {"type": number(int, COUNT), "nargs": 2, "metavar": ("ROWS", "COLUMNS")}
     if check.choices:
@@ -354,6 +366,11 @@ def _value_options(name: str) -> dict[str, Any]:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     metavar = {int: "N", float: "X", str: "NAME"}[kinds[0]]
     return {"type": number(kinds[0], check), "metavar": metavar}
+
+
+def _is_flag_or_name(name: str) -> bool:
+    """Returns whether a field of the config is True, False or a name."""
+    return set(typing.get_args(_HINTS[name])) == {bool, str}
 
 
 def _description(name: str) -> str:

@@ -95,17 +95,23 @@ def run(arguments: argparse.Namespace) -> None:
     origin = _origin(arguments)
     config = options.make_config(arguments, origin["config"] if origin else None)
     weights = encoder_weights(arguments, config, origin and origin["encoder"])
+    takes_encoder = _takes_encoder(origin, config, arguments)
     start = arguments.start and load_pretrained(
-        arguments.start, arguments.encoder_weights, encoder=config.encoder_trainable
+        arguments.start,
+        arguments.encoder_weights,
+        encoder=takes_encoder or config.encoder_trainable is True,
     )
     dataset["features"] = str(arguments.features or default_features(dataset["name"]))
     keras.utils.set_random_seed(config.seed)
     encoder = make_encoder(config, weights, config.precision)
-    if origin and _has_own_encoder(origin, config, arguments):
+    if takes_encoder:
         encoder.set_weights(start.encoder.get_weights())
     config = with_encoder_sizes(config, encoder, arguments)
-    # An encoder that no file can restore is saved with the model.
-    in_model = config.encoder_trainable or weights is None
+    # Frozen layers that no file can restore are saved with the model.
+    in_model = config.encoder_trainable is True or weights is None
+    if origin and takes_encoder:
+        is_same_head = origin["config"].split_layer == config.split_layer
+        in_model = in_model or origin["encoder"]["in_model"] or not is_same_head
     description = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -155,17 +161,20 @@ def _origin(arguments: argparse.Namespace) -> dict[str, Any] | None:
     return None
 
 
-def _has_own_encoder(
-    origin: Mapping[str, Any], config: Config, arguments: argparse.Namespace
+def _takes_encoder(
+    origin: Mapping[str, Any] | None, config: Config, arguments: argparse.Namespace
 ) -> bool:
-    """Returns whether the frozen encoder of the captioner to start from is in its file only."""
+    """Returns whether layers of the encoder are only in the file of the captioner to start from.
+
+    A trained encoder of `config` takes all of them without that.
+    """
     names = ("encoder", "encoder_layer", "image_size")
-    return (
-        origin["encoder"]["in_model"]
-        and not config.encoder_trainable
-        and arguments.encoder_weights is None
-        and all(getattr(origin["config"], name) == getattr(config, name) for name in names)
-    )
+    if origin is None or config.encoder_trainable is True:
+        return False
+    if any(getattr(origin["config"], name) != getattr(config, name) for name in names):
+        return False
+    is_frozen_file = origin["encoder"]["in_model"] and arguments.encoder_weights is None
+    return is_frozen_file or origin["config"].split_layer is not None
 
 
 def _vocabulary(arguments: argparse.Namespace) -> dict[str, str]:

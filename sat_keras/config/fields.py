@@ -65,6 +65,10 @@ def _is_grid(value: Any) -> bool:
 
 
 FLAG = Check("True or False", lambda value: type(value) is bool)
+FLAG_OR_NAME = Check(
+    "True, False or a name",
+    lambda value: type(value) is bool or (isinstance(value, str) and value.strip() != ""),
+)
 COUNT = Check("a whole number, 1 or more", _is_count)
 COUNT_OR_NONE = Check(
     "a whole number, 1 or more, or None", lambda value: value is None or _is_count(value)
@@ -72,5 +76,8 @@ COUNT_OR_NONE = Check(
 NATURAL = Check("a whole number, 0 or more", lambda value: _is_count(value, least=0))
 SHARE = Check("a share, at least 0 and below 1", lambda value: _is_number(value, below=1))
 AMOUNT = Check("a number, 0 or more", _is_number)
+AMOUNT_OR_NONE = Check(
+    "a number, 0 or more, or None", lambda value: value is None or _is_number(value)
+)
 GRID = Check("a tuple of two whole numbers, the grid's rows and columns, 1 or more", _is_grid)
 NAME_OR_NONE = Check("a name or None", lambda value: value is None or isinstance(value, str))

@@ -6,6 +6,7 @@ from sat_keras.config.fields import (
     COUNT,
     COUNT_OR_NONE,
     FLAG,
+    FLAG_OR_NAME,
     GRID,
     NAME_OR_NONE,
     SHARE,
@@ -38,8 +39,11 @@ class ModelConfig:
         "Name of the CNN's layer that gives the annotation vectors, None for the usual one.",
         NAME_OR_NONE,
     )
-    encoder_trainable: bool = field(
-        False, "Whether the CNN is trained too, from pixels and not from cached features.", FLAG
+    encoder_trainable: bool | str = field(
+        False,
+        "Whether the CNN is trained too, from pixels; or the name of its first layer that is, from "
+        "the cached output of the layers below it.",
+        FLAG_OR_NAME,
     )
     resize: str = field(
         "crop",
@@ -107,6 +111,11 @@ class ModelConfig:
         "picture.",
         SHARE,
     )
+
+    @property
+    def split_layer(self) -> str | None:
+        """Name of the first layer of a CNN that is trained in part, or `None`."""
+        return self.encoder_trainable if isinstance(self.encoder_trainable, str) else None
 
     @property
     def num_regions(self) -> int:

@@ -2,7 +2,17 @@
 
 import dataclasses
 
-from sat_keras.config.fields import AMOUNT, COUNT, FLAG, NATURAL, SHARE, field, name, one_of
+from sat_keras.config.fields import (
+    AMOUNT,
+    AMOUNT_OR_NONE,
+    COUNT,
+    FLAG,
+    NATURAL,
+    SHARE,
+    field,
+    name,
+    one_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +88,21 @@ class TrainingConfig:
     )
     weight_decay: float = field(0.0, "Decoupled weight decay, of adamw only.", AMOUNT)
     clip_norm: float = field(5.0, "Largest global norm of the gradient.", AMOUNT)
+    encoder_learning_rate: float | None = field(
+        None,
+        "Learning rate of a trained CNN at the start, on the same schedule; None for "
+        "learning_rate.",
+        AMOUNT_OR_NONE,
+    )
+    encoder_clip_norm: float | None = field(
+        None,
+        "Largest global norm of a trained CNN's gradient, clipped by itself; None for clip_norm, "
+        "of the joint gradient if the CNN has no other option of its own.",
+        AMOUNT_OR_NONE,
+    )
+    encoder_warmup: int = field(
+        0, "Epochs at the start in which a trained CNN stays as it is.", NATURAL
+    )
     ema_momentum: float = field(
         0.0,
         "Momentum of the moving average of the weights that is evaluated and saved, 0 for none.",

@@ -56,6 +56,8 @@ class FeatureCache:
         directory: Path of the cache folder, or of one encoder's sub-folder in it.
         encoder: Optional `ImageEncoder` that the features must come from. Without it the folder
             must hold the features of one encoder only.
+        input_name: Name of the model's input that they are: `"annotations"`, or `"features"` of the
+            stem of an encoder that is trained in part (`ImageEncoder.make_stem`).
 
     Raises:
         FileNotFoundError: If the folder has no features.
@@ -71,9 +73,10 @@ class FeatureCache:
     >>> annotations = positions.map(cache.read, num_parallel_calls=tf.data.AUTOTUNE)
     """
 
-    input_name = "annotations"
-
-    def __init__(self, directory: str | os.PathLike, encoder: Any = None):
+    def __init__(
+        self, directory: str | os.PathLike, encoder: Any = None, input_name: str = "annotations"
+    ):
+        self.input_name = input_name
         self.directory = _find_folder(Path(directory), encoder)
         manifest = _read_manifest(self.directory)
         self.encoder = manifest["encoder"]
@@ -246,6 +249,7 @@ def extract_features(
     mirror: bool = False,
     allow_truncated: bool = False,
     progress: bool = True,
+    input_name: str = "annotations",
 ) -> FeatureCache:
     """Computes the annotation vectors of pictures that the cache lacks.
 
@@ -264,6 +268,7 @@ def extract_features(
         allow_truncated: Boolean, whether truncated JPEG files are used as far as they go, with a
             warning for each. By default they are an error.
         progress: Boolean, whether progress is shown on stderr if it takes more than two seconds.
+        input_name: As of `FeatureCache`.
 
     Returns:
         `FeatureCache` with the features of these pictures (and of those it had before).
@@ -286,7 +291,7 @@ def extract_features(
     paths = _paths_by_key(pictures)
     digests = _content_digests(paths)
     folder = _prepare_folder(Path(directory), encoder)
-    cache = FeatureCache(folder)
+    cache = FeatureCache(folder, input_name=input_name)
     views = [
         _View(key, mirrored)
         for mirrored in ((False, True) if mirror else (False,))
@@ -309,7 +314,7 @@ def extract_features(
                     outdated.path.unlink(missing_ok=True)
             done += len(annotations)
             bar.update(len(annotations))
-    return FeatureCache(folder)
+    return FeatureCache(folder, input_name=input_name)
 
 
 class _View(NamedTuple):

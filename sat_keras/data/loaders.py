@@ -23,7 +23,7 @@ _SIDES = re.compile(r"(?:^|(?<=-))(left|right)(?=(?:most|wards?|hand|handed|side
 class Source(Protocol):
     """Reads the model's input by picture: `FeatureCache` or `PictureSource`.
 
-    `input_name` is the name of the model's input, `"annotations"` or `"images"`.
+    `input_name` is the name of the model's input, `"annotations"`, `"features"` or `"images"`.
     """
 
     input_name: str

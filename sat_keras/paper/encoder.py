@@ -9,6 +9,7 @@ from keras import ops
 
 from sat_keras.cnn import applications
 from sat_keras.cnn.resize import PictureResize
+from sat_keras.cnn.split import split
 
 # The paper's grid is 14 x 14, before VGG's last pooling.
 _DEFAULT_LAYERS = {"VGG19": "block5_conv4", "VGG16": "block5_conv3"}
@@ -24,8 +25,9 @@ class ImageEncoder(keras.Layer):
     4. The map is flattened row by row: `a = {a_1, ..., a_L}`, `L = rows * columns`.
 
     The CNN is frozen by default: its weights are not trained and its batch normalisation runs in
-    inference mode. With `trainable=True` it is fine-tuned. A saved model holds the weights, so that
-    loading one downloads nothing.
+    inference mode. With `trainable=True` it is fine-tuned; with the name of a layer only the part
+    from this layer on is, the `head`, and the output of the layers below can be cached: that of
+    `make_stem`. A saved model holds the weights, so that loading one downloads nothing.
 
     Args:
         cnn: Name of a `keras.applications` CNN such as `"VGG19"`, `"scenes"` for the small CNN of
@@ -41,7 +43,8 @@ class ImageEncoder(keras.Layer):
             `region_mask` beside the annotation vectors, so that attention leaves the padding out.
         image_size: Integer, height and width in pixels of what the CNN sees. Defaults to 224, to
             64 for `"scenes"`, and to the input size of your own model where that is fixed.
-        trainable: Boolean, whether the CNN's weights are trained.
+        trainable: Boolean, whether the CNN's weights are trained; or the name of the first layer
+            that is trained, with batch normalisation in inference mode.
         **kwargs: Arguments of `keras.Layer`. A `dtype` such as `"mixed_bfloat16"` is also the
             named CNN's; your own model keeps its dtype.
 
@@ -54,8 +57,8 @@ class ImageEncoder(keras.Layer):
         Tensor of shape `(batch_size, num_regions, feature_dim)` in the compute dtype.
 
     Raises:
-        ValueError: If a name is unknown (the message has near ones), the weights do not fit, or
-            the layer's output is not a grid.
+        ValueError: If a name is unknown (the message has near ones), the weights do not fit, the
+            layer's output is not a grid, or the CNN cannot be cut at the layer of `trainable`.
         FileNotFoundError: If the weights file does not exist.
         ConnectionError: If Keras cannot download the ImageNet weights.
 
@@ -77,12 +80,12 @@ class ImageEncoder(keras.Layer):
         weights: str | os.PathLike | None = "imagenet",
         resize: str = "crop",
         image_size: int | None = None,
-        trainable: bool = False,
+        trainable: bool | str = False,
         **kwargs: Any,
     ):
         # No autocast: half precision would round grey levels before the mean is subtracted. The
         # CNN's layers cast.
-        super().__init__(trainable=trainable, autocast=False, **kwargs)
+        super().__init__(trainable=bool(trainable), autocast=False, **kwargs)
         self.cnn_name = cnn.name if isinstance(cnn, keras.Model) else cnn
         self.image_size = image_size or applications.default_image_size(cnn)
         self.resize = resize
@@ -99,7 +102,12 @@ class ImageEncoder(keras.Layer):
         self.layer = layer or _DEFAULT_LAYERS.get(self.cnn_name)
         self.cnn = applications.cut(full, self.layer, self.cnn_name)
         self._grid = applications.grid_of(self.cnn, self.image_size, self.cnn_name, self.layer)
-        if not trainable:
+        self.split_layer = trainable if isinstance(trainable, str) else None
+        self.head: keras.Model | None = None
+        if self.split_layer:
+            frozen, self.head = split(self.cnn, self.split_layer, self.cnn_name)
+            frozen.trainable = False
+        elif not trainable:
             self.cnn.trainable = False
 
     @property
@@ -138,13 +146,47 @@ class ImageEncoder(keras.Layer):
         images = ops.cast(self.resize_images(images), "float32")
         if self._preprocess is not None:
             images = self._preprocess(images + 0.0)  # a copy: some families work in place
-        features = self.cnn(images, training=bool(training) and self.trainable)
+        is_training = bool(training) and self.trainable and self.split_layer is None
+        features = self.cnn(images, training=is_training)
         # (batch_size, rows, columns, feature_dim) -> (batch_size, num_regions, feature_dim)
         features = ops.reshape(features, (-1, self.num_regions, self.feature_dim))
         return ops.cast(features, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.num_regions, self.feature_dim)
+
+    def make_stem(self) -> "ImageEncoder":
+        """Returns the frozen encoder of the layers below the `head`, whose output can be cached.
+
+        It shares the CNN's layers. Its fingerprint is that of all the cached output depends on.
+
+        Raises:
+            ValueError: If `trainable` is not the name of a layer, or regions of padding cannot be
+                told by the grid of the stem.
+        """
+        if self.split_layer is None:
+            raise ValueError(
+                "A stem needs an encoder that is trained in part: give it the name of a layer as "
+                f"`trainable`. Received: trainable={self.trainable}"
+            )
+        frozen, _ = split(self.cnn, self.split_layer, self.cnn_name)
+        stem = ImageEncoder(
+            frozen,
+            resize=self.resize,
+            image_size=self.image_size,
+            dtype=self.dtype_policy,
+            name="stem",
+        )
+        stem.cnn_name, stem._preprocess = self.cnn_name, self._preprocess
+        stem._is_own = self._is_own
+        stem.layer = f"below_{self.split_layer}"
+        if self.resize == "pad" and stem.grid_shape != self.grid_shape:
+            raise ValueError(
+                "With padded pictures the cached output must have the grid of the annotation "
+                'vectors: choose another layer as `trainable`, or the `resize` "crop" or "squash". '
+                f"Received: grids {stem.grid_shape} and {self.grid_shape}"
+            )
+        return stem
 
     def describe(self) -> str:
         """Returns a line with CNN, layer, resize policy, size, precision and fingerprint."""
@@ -168,6 +210,7 @@ class ImageEncoder(keras.Layer):
         cnn = keras.saving.serialize_keras_object(self.cnn) if self._is_own else self.cnn_name
         names = "layer", "resize", "image_size"
         options = {name: getattr(self, name) for name in names}
+        options["trainable"] = self.split_layer or self.trainable
         return {**super().get_config(), "cnn": cnn, "weights": None, **options}
 
     @classmethod

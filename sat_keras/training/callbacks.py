@@ -59,7 +59,7 @@ class ShowCaption(keras.callbacks.Callback):
 
     Args:
         inputs: Dictionary of `images` or `annotations` of one picture, arguments of
-            `Captioner.caption`.
+            `Captioner.caption`, or of `features` for its head.
         references: List of the picture's captions. The first one is printed as well.
     """
 
@@ -69,7 +69,10 @@ class ShowCaption(keras.callbacks.Callback):
         self.reference = references[0]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        caption = self.model.caption(**self.inputs)[0]
+        inputs = self.inputs
+        if "features" in inputs:
+            inputs = {"annotations": ops.convert_to_numpy(self.model.annotate(inputs))}
+        caption = self.model.caption(**inputs)[0]
         print(f"\n  {caption.text!r} for {self.reference!r}")
 
 

@@ -127,8 +127,7 @@ class Checkpoint(keras.callbacks.Callback):
         if epochs_since_best(scores) > 0:
             return
         self.copy.copy_weights(self.model)
-        if self.copy.encoder is not None and self.model.encoder is not None:
-            self.copy.encoder.set_weights(self.model.encoder.get_weights())
+        self.copy.copy_encoder(self.model)
         self.state.model = f"{BACKUP_FOLDER}/epoch-{epoch + 1}.keras"
         path = self.folder / self.state.model
         path.parent.mkdir(exist_ok=True)

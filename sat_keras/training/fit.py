@@ -66,7 +66,8 @@ def train_captioner(
     """Trains a captioner on a data set, or resumes the training that lies in the folder `out`.
 
     The tokenizer learns its words from the train captions. A frozen encoder's annotation vectors
-    are computed once, into the folder `features`; an encoder that is trained reads pixels. After
+    are computed once, into the folder `features`, and so is the output of the frozen layers of an
+    encoder that is trained in part; one that is trained as a whole reads pixels. After
     every epoch the dev pictures are captioned by search and scored, and the best weights so far
     (their moving averages, with `config.ema_momentum`) are saved as `out/model.keras`, in float32.
     Ctrl-C and SIGTERM save a checkpoint after the current step. A call that is killed loses at most
@@ -80,13 +81,13 @@ def train_captioner(
         out: Folder for `model.keras`, `log.csv`, `state.json`, the folder `tensorboard` and, until
             the training is finished, the folder `backup`. Of a finished training the log is
             returned.
-        features: Folder of the feature cache. Not used if the encoder is trained.
-        keep_encoder: Boolean, whether a frozen encoder is saved in the model's file as well. One
-            that is trained always is.
+        features: Folder of the feature cache. Not used if all of the encoder is trained.
+        keep_encoder: Boolean, whether frozen layers are saved in the model's file as well. Layers
+            that are trained always are.
         allow_truncated: Boolean, whether truncated JPEG files are read as far as they go.
         start: `Captioner` of the same sizes whose weights are the initial ones, such as one with
             soft attention for hard attention, or `None` for random ones. The encoder's are taken
-            only if the encoder is trained.
+            only if both train it, from the same layer on.
         vocabulary: `"captions"` for the words of the train captions, which must be those of
             `start`; `"extend"` or `"keep"` for the words of `start`, with or without new ones.
         devices: Integer, number of devices that share every batch, see `sat_keras.backend.devices`.
@@ -145,7 +146,7 @@ def train_captioner(
 
         steps = count_minibatches(splits["train"], tokenizer, **options)
         captioner = _build(config, tokenizer, encoder, start, steps, placement)
-        in_file = encoder if keep_encoder or config.encoder_trainable else None
+        in_file = encoder if keep_encoder or config.encoder_trainable is True else None
         copy = copy_captioner(captioner, in_file, "float32")
         if verbose:
             print(
@@ -177,7 +178,11 @@ def _build(
     """Returns the compiled captioner with its initial weights."""
     with devices.building():
         captioner = system_of(config)(
-            config, tokenizer, encoder if config.encoder_trainable else None, dtype=config.precision
+            config,
+            tokenizer,
+            encoder if config.encoder_trainable is True else None,
+            head=encoder.head if config.split_layer else None,
+            dtype=config.precision,
         )
         compile_captioner(captioner, steps, devices)
         if start is not None:
@@ -247,7 +252,8 @@ def _devices(number: int, config: Config) -> Devices:
     if number > 1 and config.encoder_trainable:
         raise ValueError(
             "Several devices train the decoder alone: give the config `encoder_trainable=False`, "
-            f"or train on one device. Received: {number} devices, encoder_trainable=True"
+            f"or train on one device. Received: {number} devices, "
+            f"encoder_trainable={config.encoder_trainable!r}"
         )
     return Devices(number)
 
@@ -260,8 +266,8 @@ def _source(
     allow_truncated: bool,
     verbose: int,
 ) -> Any:
-    """Returns pixels for an encoder that is trained, otherwise annotation vectors."""
-    if config.encoder_trainable:
+    """Returns pixels, the cached output of the frozen layers, or annotation vectors."""
+    if config.encoder_trainable is True:
         table = pd.concat(splits.values())
         return PictureSource(
             table,
@@ -269,7 +275,9 @@ def _source(
             allow_truncated=allow_truncated,
             region_mask=encoder.region_mask,
         )
-    options = {"allow_truncated": allow_truncated, "progress": verbose > 0}
+    options: dict[str, Any] = {"allow_truncated": allow_truncated, "progress": verbose > 0}
+    if config.split_layer:
+        encoder, options["input_name"] = encoder.make_stem(), "features"
     extract_features(splits["train"], encoder, features, mirror=config.mirror, **options)
     return extract_features(splits["dev"], encoder, features, **options)
 
@@ -284,10 +292,10 @@ def _dev_callbacks(
     """
     references = references_of(dev)
     shown = dev.iloc[0]
-    if captioner.config.encoder_trainable:
+    if captioner.config.encoder_trainable is True:
         picture = {"images": [load_image(shown["image"])]}
     else:
-        picture = {"annotations": source.read(source.lookup([shown["image_id"]])).numpy()}
+        picture = {source.input_name: source.read(source.lookup([shown["image_id"]])).numpy()}
     scoring = [
         DevScores(search_inputs(source, list(references)), references),
         *([ShowCaption(picture, references[shown["image_id"]])] if verbose else []),

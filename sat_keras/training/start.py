@@ -53,7 +53,8 @@ def take_weights(captioner: Any, start: Any) -> None:
     it about the probability of a typical word.
 
     Args:
-        captioner: `Captioner` that takes the weights. The encoder's are taken only if it has one.
+        captioner: `Captioner` that takes the weights. The encoder's are taken only if it has one,
+            and its head's if `start` has the same one.
         start: `Captioner` whose weights are taken.
 
     Raises:
@@ -62,10 +63,14 @@ def take_weights(captioner: Any, start: Any) -> None:
     Reference:
         [Hewitt, 2021](https://www.cs.columbia.edu/~johnhew/vocab-expansion.html), on the mean.
     """
+    split_layers = {model.config.split_layer for model in (captioner, start)}
 
     def parts(model: Any) -> list[Any]:
         decoder = _decoder(model)
-        return [decoder] if captioner.encoder is None else [decoder, model.encoder]
+        if captioner.encoder is not None:
+            return [decoder, model.encoder]
+        is_same = captioner.head is not None and len(split_layers) == 1
+        return [decoder, model.head] if is_same else [decoder]
 
     if None in parts(start):
         raise ValueError(
