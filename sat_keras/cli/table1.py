@@ -67,7 +67,7 @@ PRETRAINED = {
     "flickr8k": {"soft": "flickr8k-soft-vgg16", "hard": "flickr8k-hard-vgg16"},
 }
 TRAINING = {
-    # The committed captioner's words, and its own CNN, frozen: all read the same annotation vectors.
+    # The words and the frozen CNN of the committed captioner: all read its annotation vectors.
     "scenes": (
         *("--no-full-stop", "--no-encoder-trainable", "--no-mirror", "--batch-size", "320"),
         *("--learning-rate", "0.003", "--epochs", "8"),
