@@ -26,6 +26,9 @@ PRESETS = {
         **{**SIZES, "embedding_dim": 8},
     ),
 }  # fmt: skip
+PRESETS["fine-tuned"] = PRESETS["flickr8k"].replace(
+    encoder_trainable="block3_conv1", encoder_learning_rate=1e-4, encoder_warmup=1, group="picture"
+)
 
 
 @pytest.fixture(scope="module")
