@@ -46,6 +46,7 @@ LIT = {
     "07_flickr8k": "all",
     "08_hard_attention": {"attention", "context", "hard"},
     "08b_training_hard_attention": {"attention", "word", "hard", "loss"},
+    "09_table1": {"annotations", "attention", "context"},
 }
 
 

@@ -4,6 +4,7 @@ import re
 
 import course_06_07
 import course_08
+import course_09
 import numpy as np
 import pytest
 
@@ -251,7 +252,11 @@ CASES = {
 # Of each exercise the check, what it is called with, right answers, and wrong ones with a message.
 ALL = {
     name: (check, context, [right], wrong)
-    for name, (check, context, right, wrong) in {**CASES, **course_08.CASES}.items()
+    for name, (check, context, right, wrong) in {
+        **CASES,
+        **course_08.CASES,
+        **course_09.CASES,
+    }.items()
 } | course_06_07.CASES
 
 

@@ -30,6 +30,7 @@ SERIES = (
     "07_flickr8k",
     "08_hard_attention",
     "08b_training_hard_attention",
+    "09_table1",
 )
 
 sys.path.insert(0, str(REPOSITORY / "docs"))

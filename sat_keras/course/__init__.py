@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_07": (),
         "notebook_08": (),
         "notebook_08b": (),
+        "notebook_09": (),
         "photo": ("camera_caption",),
     },
 )
