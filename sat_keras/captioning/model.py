@@ -79,6 +79,7 @@ class CaptionModel(keras.Model):
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.head = head
+        self.self_critical: Any = None  # replaces the captions of minibatches, see `train_step`
 
     @property
     def vocabulary_size(self) -> int:
@@ -294,7 +295,7 @@ class CaptionModel(keras.Model):
     @property
     def own_weights(self) -> list[Any]:
         """The weights without those of the encoder and its head."""
-        parts = [part for part in (self.encoder, self.head) if part is not None]
+        parts = [p for p in (self.encoder, self.head, self.self_critical) if p is not None]
         of_parts = {id(weight) for part in parts for weight in part.weights}
         return [weight for weight in self.weights if id(weight) not in of_parts]
 
@@ -345,6 +346,20 @@ class CaptionModel(keras.Model):
         annotations = self.head(features, training=False)
         shape = (-1, self.config.num_regions, self.config.feature_dim)
         return ops.cast(ops.reshape(annotations, shape), self.compute_dtype)
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Trains on a minibatch, whose captions `self_critical` replaces if it is set.
+
+        Args:
+            *arguments: The minibatch; on JAX after the variables' values.
+        """
+        if self.self_critical is None:
+            return super().train_step(*arguments)
+        *state, data = arguments
+        if not state:
+            return super().train_step(self.self_critical.minibatch(self, data))
+        state, data = _call_with_state(self, state[0], data)
+        return super().train_step(state, data)
 
     def step_function(
         self,
@@ -571,6 +586,29 @@ class CaptionModel(keras.Model):
         if needs_mask and encoder.resize == "pad" and masks:
             inputs["mask"] = np.stack(masks)
         return inputs, shown, is_one
+
+
+def _call_with_state(model: CaptionModel, state: Any, data: Any) -> tuple[Any, Any]:
+    """Samples captions with the values that JAX passes to a training step.
+
+    Args:
+        model: The model in training.
+        state: Values of its trainable, non-trainable, optimizer's and metrics' variables.
+        data: Minibatch.
+
+    Returns:
+        Tuple of the state with the values that the call changed, and the new minibatch.
+    """
+    trainable, other, optimizer, metrics = state
+    variables = model.trainable_variables, model.non_trainable_variables, model.metrics_variables
+    values = (trainable, other, metrics)
+    pairs = [
+        pair for x, y in zip(variables, values, strict=True) for pair in zip(x, y, strict=True)
+    ]
+    with keras.StatelessScope(state_mapping=pairs) as scope:
+        data = model.self_critical(model, data)
+    _, other, metrics = ([scope.get_current_value(v) for v in group] for group in variables)
+    return (trainable, other, optimizer, metrics), data
 
 
 def _check_sizes(grid_shape: tuple[int, int], feature_dim: int, config: Config) -> None:

@@ -24,7 +24,7 @@ DATASETS = {
     "coco2014": "paper_coco",
     "coco2017": "paper_coco",
 }
-PRESETS = ("scenes", "flickr8k", "paper_coco", "finetune", "tiny")
+PRESETS = ("scenes", "flickr8k", "paper_coco", "finetune", "self_critical", "tiny")
 SPLITS = ("train", "dev", "test")
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # Fields that the annotation vectors depend on.
@@ -331,9 +331,9 @@ def make_config(arguments: argparse.Namespace, start: Config | None = None) -> C
 
     Args:
         arguments: Parsed arguments.
-        start: Optional config of the captioner that the training starts from. Without --preset, a
-            folder of one's own takes the model's fields from it, but for `min_count`, and the
-            others from `finetune`.
+        start: Optional config of the captioner that the training starts from, whose `full_stop`
+            stays. Without --preset, a folder of one's own takes the model's fields from it, but for
+            `min_count`, and the others from `finetune`.
     """
     preset = DATASETS.get(arguments.dataset, "finetune" if start else "flickr8k")
     config = getattr(Config, arguments.preset or preset)()
@@ -345,6 +345,8 @@ def make_config(arguments: argparse.Namespace, start: Config | None = None) -> C
         changes["grid_shape"] = tuple(changes["grid_shape"])
     if isinstance(changes.get("encoder_trainable"), str):
         changes = {"group": "picture", **changes}  # the CNN runs once for all captions of a picture
+    if start:
+        changes = {**changes, "full_stop": start.full_stop}  # its words are kept
     encoder = changes.get("encoder", config.encoder)
     if encoder != config.encoder:
         image_size = 64 if encoder == "scenes" else 224

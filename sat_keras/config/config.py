@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from sat_keras.config.model import ModelConfig
-from sat_keras.config.presets import FINETUNE, FLICKR8K, PAPER_COCO, SCENES, TINY
+from sat_keras.config.presets import (
+    FINETUNE,
+    FLICKR8K,
+    PAPER_COCO,
+    SCENES,
+    SELF_CRITICAL,
+    TINY,
+)
 from sat_keras.config.search import SearchConfig
 from sat_keras.config.training import TrainingConfig
 
@@ -20,8 +27,8 @@ class Config(SearchConfig, TrainingConfig, ModelConfig):
     A frozen dataclass of plain values. It is saved in a model's file and in a result's JSON, and
     each field is an option of the command line (`--hidden-dim 512`). `ModelConfig`,
     `TrainingConfig` and `SearchConfig` declare and describe the fields; access to them is flat.
-    Start from a preset (`tiny`, `scenes`, `flickr8k`, `finetune`, `paper_coco`) and change fields
-    with `replace`.
+    Start from a preset (`tiny`, `scenes`, `flickr8k`, `finetune`, `self_critical`, `paper_coco`)
+    and change fields with `replace`.
 
     Args:
         **fields: Fields of `ModelConfig`, `TrainingConfig` and `SearchConfig`.
@@ -149,6 +156,11 @@ class Config(SearchConfig, TrainingConfig, ModelConfig):
     def finetune(cls) -> "Config":
         """Returns the Flickr8k model, trained on from its weights on a few photos of one's own."""
         return cls(**FINETUNE)
+
+    @classmethod
+    def self_critical(cls) -> "Config":
+        """Returns the Flickr8k model, trained on from its weights on CIDEr-D."""
+        return cls(**SELF_CRITICAL)
 
     @classmethod
     def paper_coco(cls) -> "Config":

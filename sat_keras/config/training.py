@@ -33,6 +33,19 @@ class TrainingConfig:
         0.0, "Share of the target probability that is spread over all words.", SHARE
     )
 
+    objective: str = field(
+        "likelihood",
+        "likelihood of the references, or cider: CIDEr-D of sampled captions (self-critical), from "
+        "a captioner to start from and in batches of whole pictures.",
+        one_of("likelihood", "cider"),
+    )
+    caption_samples: int = field(
+        5, "Captions that are sampled of each picture, with the objective cider.", COUNT
+    )
+    cross_entropy_weight: float = field(
+        0.0, "Weight of the references' cross-entropy beside CIDEr-D.", AMOUNT
+    )
+
     # REINFORCE, of hard attention only
     attention_samples: int = field(
         1, "N, sequences of regions sampled for each caption by hard attention.", COUNT

@@ -131,7 +131,9 @@ class Captioner(CaptionModel):
         """Computes the loss of the class's description and updates the logged metrics.
 
         Args:
-            x: Dictionary of the call's inputs, whose `mask` the penalty reads; or `None`.
+            x: Dictionary of the call's inputs, whose `mask` the penalty reads, and whose
+                `advantage`, of shape `(batch_size, captions)`, multiplies the cross-entropy of
+                each caption; or `None`.
             y, sample_weight: Tensors of shape `(batch_size, captions, steps)`, the next words, and
                 1 at words and ends, 0 at padding (all 1 by default).
             y_pred: The result of the call.
@@ -151,6 +153,8 @@ class Captioner(CaptionModel):
         smoothing = self.config.label_smoothing if training else 0.0
         word_loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
         word_loss, cross_entropy = weight * word_loss, weight * cross_entropy
+        if "advantage" in (x or {}):  # of self-critical training
+            word_loss = x["advantage"][..., None] * word_loss
 
         mask = (x or {}).get("mask")
         penalty = doubly_stochastic_penalty(

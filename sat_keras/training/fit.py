@@ -34,6 +34,7 @@ from sat_keras.training.captioning import (
 from sat_keras.training.checkpoint import Checkpoint, finish
 from sat_keras.training.optimizer import compile_captioner
 from sat_keras.training.pretrained import copy_captioner
+from sat_keras.training.self_critical import make_self_critical
 from sat_keras.training.start import make_tokenizer, take_weights
 from sat_keras.training.state import locked, read_state
 
@@ -125,6 +126,9 @@ def train_captioner(
         state.write(out)  # raises now if the folder is not writable
         keras.utils.set_random_seed(config.seed)
         tokenizer = make_tokenizer(config, splits["train"]["caption"], start, vocabulary)
+        config = config.replace(
+            full_stop=tokenizer.full_stop
+        )  # that of `start`, whatever was asked
         options: dict[str, Any] = {
             name: getattr(config, name) for name in ("batch_size", "group", "seed", "max_length")
         }
@@ -146,6 +150,8 @@ def train_captioner(
 
         steps = count_minibatches(splits["train"], tokenizer, **options)
         captioner = _build(config, tokenizer, encoder, start, steps, placement)
+        if config.objective == "cider":
+            captioner.self_critical = make_self_critical(config, tokenizer, splits["train"], start)
         in_file = encoder if keep_encoder or config.encoder_trainable is True else None
         copy = copy_captioner(captioner, in_file, "float32")
         if verbose:
@@ -254,6 +260,11 @@ def _devices(number: int, config: Config) -> Devices:
             "Several devices train the decoder alone: give the config `encoder_trainable=False`, "
             f"or train on one device. Received: {number} devices, "
             f"encoder_trainable={config.encoder_trainable!r}"
+        )
+    if number > 1 and config.objective != "likelihood":
+        raise ValueError(
+            "Several devices train by likelihood alone: train on one device. "
+            f"Received: {number} devices, objective={config.objective!r}"
         )
     return Devices(number)
 
