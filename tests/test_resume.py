@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from sat_keras.config.config import Config
+from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.datasets import load_dataset
+from sat_keras.paper.captioner import Captioner
 from sat_keras.training import callbacks
 from sat_keras.training import fit as training
 from sat_keras.training.pretrained import make_encoder
@@ -30,6 +32,10 @@ PRESETS["fine-tuned"] = PRESETS["flickr8k"].replace(
     encoder_trainable="block3_conv1", encoder_learning_rate=1e-4, encoder_warmup=1, group="picture"
 )
 
+PRESETS["self-critical"] = PRESETS["flickr8k"].replace(
+    objective="cider", group="picture", caption_samples=2, cross_entropy_weight=0.1
+)
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
@@ -45,7 +51,12 @@ def train(request, table, tmp_path_factory):
     def run(folder):
         keras.utils.set_random_seed(5)
         encoder = make_encoder(config, None)
-        return training.train_captioner(config, table, encoder, folder, features, verbose=0)
+        start = None
+        if config.objective == "cider":
+            train = table[table["split"] == "train"]
+            start = Captioner(config, Tokenizer.from_captions(train["caption"], full_stop=True))
+        options = {"start": start, "verbose": 0}
+        return training.train_captioner(config, table, encoder, folder, features, **options)
 
     return run
 
