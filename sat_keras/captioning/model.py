@@ -606,7 +606,7 @@ def _call_with_state(model: CaptionModel, state: Any, data: Any) -> tuple[Any, A
         pair for x, y in zip(variables, values, strict=True) for pair in zip(x, y, strict=True)
     ]
     with keras.StatelessScope(state_mapping=pairs) as scope:
-        data = model.self_critical(model, data)
+        data = model.self_critical.minibatch(model, data)
     _, other, metrics = ([scope.get_current_value(v) for v in group] for group in variables)
     return (trainable, other, optimizer, metrics), data
 
