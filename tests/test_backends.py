@@ -17,6 +17,8 @@ from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.hard_attention import Sampling
+from sat_keras.training.cider_reward import DocumentFrequencies, cider_rewards
+from sat_keras.training.self_critical import SelfCritical
 
 LEARNING_RATE = 0.1
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "red", "circle"])
@@ -60,7 +62,18 @@ def results(weights):
     found["loss"] = np.array(captioner.train_on_batch(x, y, sample_weight=sample_weight))
     for variable, old, new in zip(captioner.weights, before, captioner.get_weights(), strict=True):
         found[f"gradient of {variable.path}"] = (old - new) / LEARNING_RATE
+    found["rewards"] = self_critical_rewards(captioner, x, y, sample_weight)
     return {**found, **hard_results(x, y, sample_weight)}
+
+
+def self_critical_rewards(captioner, x, y, sample_weight):
+    """The rewards of given captions, after a training step on drawn ones."""
+    frequencies = DocumentFrequencies(picture.tolist() for picture in y)
+    captioner.self_critical = critic = SelfCritical(frequencies, samples=2, max_length=3)
+    captioner.compile(keras.optimizers.SGD(LEARNING_RATE))
+    captioner.fit(x, y, sample_weight=sample_weight, verbose=0)
+    assert keras.ops.convert_to_numpy(critic.seeds.state)[1] == 1  # drawn once, and counted
+    return keras.ops.convert_to_numpy(cider_rewards(x["token_ids"], y, frequencies))
 
 
 def hard_results(x, y, sample_weight):
