@@ -45,7 +45,8 @@ class Captioner(CaptionModel):
     Call arguments:
         inputs: Dictionary of `token_ids`, integers of shape `(batch_size, captions, steps)`, and of
             either `annotations`, shape `(batch_size, num_regions, feature_dim)`, or `images`, RGB
-            in 0..255, shape `(batch_size, height, width, 3)`. Optional `mask`, booleans of shape
+            in 0..255, shape `(batch_size, height, width, 3)`, or, with an encoder that is trained
+            in part, `features`, the cached output of its stem. Optional `mask`, booleans of shape
             `(batch_size, num_regions)`, `False` for regions that are padding: they get no
             attention, and neither the initial state nor the penalty counts them.
         training: Boolean, whether dropout is active.
