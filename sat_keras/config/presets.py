@@ -93,6 +93,7 @@ SELF_CRITICAL: dict[str, Any] = {
     "batch_size": 100,
     **dict.fromkeys(("dropout", "embedding_dropout", "annotation_dropout"), 0.0),
     "label_smoothing": 0.0,
+    "penalty_weight": 0.0,
     "learning_rate": 1e-4,
     "ema_momentum": 0.99,
     "epochs": 5,

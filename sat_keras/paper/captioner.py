@@ -12,7 +12,7 @@ from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.decoder import AttentionDecoder
 from sat_keras.paper.encoder import ImageEncoder
-from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty
+from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty, written_logits
 from sat_keras.paper.reinforce import Reinforce, location_entropy
 from sat_keras.search.loop import StepFunction
 
@@ -152,10 +152,13 @@ class Captioner(CaptionModel):
         captions = ops.sum(ops.cast(words > 0, "float32"))
 
         smoothing = self.config.label_smoothing if training else 0.0
-        word_loss, cross_entropy = cross_entropies(y, y_pred["logits"], smoothing)
+        logits, advantage = y_pred["logits"], (x or {}).get("advantage")
+        if advantage is not None:  # of self-critical training
+            logits, smoothing = written_logits(logits), 0.0
+        word_loss, cross_entropy = cross_entropies(y, logits, smoothing)
         word_loss, cross_entropy = weight * word_loss, weight * cross_entropy
-        if "advantage" in (x or {}):  # of self-critical training
-            word_loss = x["advantage"][..., None] * word_loss
+        if advantage is not None:
+            word_loss = advantage[..., None] * word_loss
 
         mask = (x or {}).get("mask")
         penalty = doubly_stochastic_penalty(

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from sat_keras.backend.xla import fused
+from sat_keras.data.tokenizer import PAD_ID, START_ID, UNK_ID
 
 
 def cross_entropies(token_ids: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
@@ -37,6 +39,22 @@ def _cross_entropies(token_ids: Any, logits: Any, smoothing: Any) -> tuple[Any, 
     true = ops.sum(ops.where(is_true, logits, 0.0), axis=-1)
     plain = log_normalizer - true
     return plain + smoothing * (true - ops.mean(logits, axis=-1)), plain
+
+
+def written_logits(logits: Any) -> Any:
+    """Returns logits with no probability for tokens that a search never writes.
+
+    Captions are drawn from `softmax(written_logits(logits))`. A gradient of another distribution
+    would move all probability to the tokens that are never drawn.
+
+    Args:
+        logits: Tensor of shape `(..., vocabulary_size)`.
+
+    Returns:
+        Float32 tensor of the same shape, -1e9 at padding, `<unk>` and `<start>`.
+    """
+    is_written = ~np.isin(np.arange(logits.shape[-1]), (PAD_ID, UNK_ID, START_ID))
+    return ops.where(is_written, ops.cast(logits, "float32"), -1e9)
 
 
 def doubly_stochastic_penalty(
