@@ -11,6 +11,7 @@ from sat_keras.baselines.retrieval import (
     consensus_captions,
     nearest_captions,
     nearest_pictures,
+    people_captions,
     random_captions,
 )
 
@@ -133,3 +134,13 @@ def test_consensus_is_the_best_of_all_choices():
         best = max(agreement(number) for number in range(len(captions)))
         assert agreement(chosen) == pytest.approx(best, abs=1e-6)
     assert len({tuple(captions.values()) for captions in found.values()}) > 5
+
+
+def test_people_are_compared_with_each_other():
+    references = {"a": ["x", "y", "x"], "b": ["one"], "c": ["u", "v"]}
+    drawn, others = people_captions(references)
+    assert list(drawn) == list(others) == ["a", "c"]
+    for image_id, caption in drawn.items():
+        assert sorted([caption, *others[image_id]]) == sorted(references[image_id])
+    many = {str(i): ["u", "v"] for i in range(20)}
+    assert set(people_captions(many)[0].values()) == {"u", "v"}

@@ -365,6 +365,18 @@ def test_baselines_give_train_captions(name, folder):
     assert set(results["intervals"]["coco"]) == set(results["scores"]["coco"])
 
 
+def test_people_are_scored_against_each_other(folder, capsys):
+    command = ["baseline", "people", "--dataset", "scenes", "--limit", "3", "--out", "people.json"]
+    assert cli.main([*command, "--captions", "people-captions.json"]) == 0
+    assert "% no train caption" in capsys.readouterr().out
+    table = load_dataset("scenes", "data", only="dev", num_images={"train": 3, "dev": 3})
+    found = json.loads((folder / "people-captions.json").read_text())
+    written = set(zip(table["image_id"], table["caption"], strict=True))
+    assert {(entry["image_id"], entry["caption"]) for entry in found} <= written
+    results = json.loads((folder / "people.json").read_text())
+    assert (results["pictures"], results["encoder"]) == (3, None)
+
+
 # Captions
 
 

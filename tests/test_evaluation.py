@@ -310,5 +310,7 @@ def test_caption_statistics():
     assert caption_statistics(list(captions.values())) == pytest.approx(expected)
     assert caption_statistics(captions.items()) == pytest.approx(expected)
     assert caption_statistics([""])["distinct2"] == 0
+    novel = caption_statistics(captions, ["A dog runs.", "A cat"])["novel"]
+    assert novel == 1 / 2  # the third and the empty one
     with pytest.raises(ValueError, match="at least one caption. Received: "):
         caption_statistics({})

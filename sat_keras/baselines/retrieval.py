@@ -43,6 +43,28 @@ def random_captions(
     return {image_id: captions[i] for image_id, i in zip(image_ids, drawn, strict=True)}
 
 
+def people_captions(
+    references: Mapping[str, Sequence[str]], seed: int = 0
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Draws one of the captions that people wrote for each picture, to be compared with the others.
+
+    Args:
+        references: Captions by image id. Pictures with a single one are left out.
+        seed: Random seed.
+
+    Returns:
+        Tuple of the captions drawn and of the other captions, by image id.
+    """
+    generator = np.random.default_rng(seed)
+    drawn, others = {}, {}
+    for image_id, captions in references.items():
+        if len(captions) > 1:
+            left = list(captions)
+            drawn[image_id] = left.pop(generator.integers(len(left)))
+            others[image_id] = left
+    return drawn, others
+
+
 def nearest_captions(
     neighbours: Mapping[str, Sequence[str]], train: Mapping[str, Sequence[str]], seed: int = 0
 ) -> dict[str, str]:

@@ -25,7 +25,7 @@ from sat_keras.config.fields import COUNT
 SUMMARY = "Score captions that no captioner wrote, or that need more than one: what to beat."
 USAGE = "NAME --dataset NAME"
 EXAMPLES = ""
-NAMES = ("random", "nearest", "consensus", "embedding", "templates", "reranked")
+NAMES = ("people", "random", "nearest", "consensus", "embedding", "templates", "reranked")
 
 
 def add_options(parser: options.Parser) -> None:
@@ -34,7 +34,8 @@ def add_options(parser: options.Parser) -> None:
         "name",
         metavar="NAME",
         choices=NAMES,
-        help="random: a train caption; nearest: a caption of the most similar train picture; "
+        help="people: one caption of each picture against its others; random: a train caption; "
+        "nearest: a caption of the most similar train picture; "
         "consensus: of the captions of similar train pictures, the one most similar to the others; "
         "embedding: the train caption nearest in a visual-semantic embedding, which is trained; "
         "templates: detected words in a pattern (needs --detectors); reranked: of a captioner's "
@@ -104,6 +105,7 @@ def add_options(parser: options.Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Scores a baseline as the arguments say."""
+    from sat_keras.baselines.retrieval import people_captions
     from sat_keras.datasets import load_objects
     from sat_keras.training import references_of
     from sat_keras.training.folder import hardware, versions
@@ -119,12 +121,19 @@ def run(arguments: argparse.Namespace) -> None:
     table = load_splits(dataset, ("train",))
     train = references_of(table)
     references = references_of(load_splits(dataset, (arguments.split,)))
-    candidates, settings, training = _captions(arguments, config, dataset, table, train, references)
+    candidates: Mapping[str, str]
+    settings, training = {}, {}
+    if arguments.name == "people":
+        candidates, references = people_captions(references, config.seed)
+    else:
+        candidates, settings, training = _captions(
+            arguments, config, dataset, table, train, references
+        )
     results = {
         "dataset": label(dataset["name"]),
         "split": arguments.split,
         "pictures": len(references),
-        "encoder": None if arguments.name == "random" else config.encoder,
+        "encoder": None if arguments.name in ("people", "random") else config.encoder,
         "attention": None,
         "beam": None,
         "baseline": arguments.name,
@@ -135,7 +144,7 @@ def run(arguments: argparse.Namespace) -> None:
         "hardware": hardware(),
         "versions": versions(),
         **training,
-        **caption_scores(candidates, references),
+        **caption_scores(candidates, references, table["caption"]),
     }
     if dataset["name"] == "scenes":
         objects = load_objects(load_splits(dataset, (arguments.split,)))

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +143,12 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     captions = dict(zip(references, found, strict=True))
     # Search takes the longest, so its captions are written before anything else can fail.
     write_captions(arguments.captions, {i: caption.text for i, caption in captions.items()})
+    is_scenes = dataset["name"] == "scenes"
     scores = _scores(
         *(captioner, source, captions, table, references, objects, entities),
-        is_scenes=dataset["name"] == "scenes",
+        # The train scenes would have to be drawn.
+        train=None if is_scenes else _train_captions(dataset),
+        is_scenes=is_scenes,
         occlusion=arguments.occlusion,
         ranking=arguments.ranking,
     )
@@ -267,6 +270,7 @@ def _scores(
     references: Any,
     objects: Any,
     entities: Path | None,
+    train: Sequence[str] | None,
     is_scenes: bool,
     occlusion: int,
     ranking: int,
@@ -276,7 +280,8 @@ def _scores(
     from sat_keras.datasets import boxes, load_phrases, scenes
 
     words_to_boxes = scenes.words_to_boxes if is_scenes else boxes.words_to_boxes
-    results = caption_scores({key: found.text for key, found in captions.items()}, references)
+    texts = {key: found.text for key, found in captions.items()}
+    results = caption_scores(texts, references, train)
     attention: dict[str, Any] = {}
     if all(found.attention is not None for found in captions.values()):
         attention = score_attention(
@@ -287,10 +292,16 @@ def _scores(
         if sentences:
             results["phrases"] = score_phrases(captioner, source, captions, table, sentences)
     if is_scenes:
-        results["scenes"] = scene_scores(
-            {key: found.text for key, found in captions.items()}, objects, attention
-        )
+        results["scenes"] = scene_scores(texts, objects, attention)
     return results
+
+
+def _train_captions(dataset: Mapping[str, Any]) -> list[str] | None:
+    """Returns the train captions of a data set, `None` if it has no train split."""
+    try:
+        return load_splits(dataset, ("train",))["caption"].tolist()
+    except ValueError:
+        return None
 
 
 def scene_scores(

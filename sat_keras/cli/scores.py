@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def caption_scores(candidates: Any, references: Mapping[str, Any]) -> dict[str, Any]:
+def caption_scores(
+    candidates: Any, references: Mapping[str, Any], train: Any = None
+) -> dict[str, Any]:
     """Scores captions by all metrics that run here, and prints which do not.
 
     Args:
         candidates: As `score_captions` takes them.
         references: The same.
+        train: Optional captions that the model was trained on, to count the novel ones.
 
     Returns:
         Dictionary of the part of the results that is about captions: `scores`, `intervals`,
@@ -29,7 +32,7 @@ def caption_scores(candidates: Any, references: Mapping[str, Any]) -> dict[str, 
     return {
         "scores": scored.scores(),
         "intervals": scored.intervals(),
-        "caption_statistics": caption_statistics(candidates),
+        "caption_statistics": caption_statistics(candidates, train),
         "references": references_digest(references),
         "picture_scores": scored.encode(),
     }
@@ -69,6 +72,7 @@ def print_scores(results: Mapping[str, Any]) -> None:
         f"{found['captions']} captions of {found['mean_length']:.1f} words, "
         f"{found['vocabulary']} different words, {100 * found['repeated']:.1f} % repeated, "
         f"{100 * found['unknown']:.1f} % of the words <unk>"
+        + (f", {100 * found['novel']:.1f} % no train caption" if "novel" in found else "")
     )
 
 

@@ -175,12 +175,15 @@ def references_digest(references: Mapping[str, Sequence[str]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def caption_statistics(captions: Captions | Iterable[str]) -> dict[str, float]:
+def caption_statistics(
+    captions: Captions | Iterable[str], train: Iterable[str] | None = None
+) -> dict[str, float]:
     """Computes length, vocabulary and diversity of captions, without references.
 
     Args:
         captions: Captions by image id, pairs `(image_id, caption)`, or captions. Words are
             separated by whitespace.
+        train: Optional captions that the model was trained on.
 
     Returns:
         - `captions`: number of captions.
@@ -189,6 +192,8 @@ def caption_statistics(captions: Captions | Iterable[str]) -> dict[str, float]:
         - `distinct1`, `distinct2`: distinct words (bigrams) over all words (bigrams).
         - `repeated`: share of captions equal to an earlier one.
         - `unknown`: share of words that are `<unk>`.
+        - `novel`: share of captions that are no train caption word for word, by `ptb_tokenize`;
+          only with `train`.
 
         Shares of empty sets are 0.
 
@@ -211,6 +216,11 @@ def caption_statistics(captions: Captions | Iterable[str]) -> dict[str, float]:
     def share(part: int, whole: int) -> float:
         return part / whole if whole else 0.0
 
+    novel = {}
+    if train is not None:
+        known = {tuple(ptb_tokenize(caption)) for caption in train}
+        copied = sum(tuple(ptb_tokenize(caption)) in known for caption in texts)
+        novel = {"novel": 1 - copied / len(texts)}
     return {
         "captions": len(tokens),
         "mean_length": len(words) / len(tokens),
@@ -219,6 +229,7 @@ def caption_statistics(captions: Captions | Iterable[str]) -> dict[str, float]:
         "distinct2": share(len(set(pairs)), len(pairs)),
         "repeated": 1 - len(set(map(tuple, tokens))) / len(tokens),
         "unknown": share(words.count("<unk>"), len(words)),
+        **novel,
     }
 
 
