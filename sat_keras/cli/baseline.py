@@ -122,7 +122,8 @@ def run(arguments: argparse.Namespace) -> None:
     train = references_of(table)
     references = references_of(load_splits(dataset, (arguments.split,)))
     candidates: Mapping[str, str]
-    settings, training = {}, {}
+    settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
     if arguments.name == "people":
         candidates, references = people_captions(references, config.seed)
     else:
