@@ -102,7 +102,7 @@ def make_results(texts, references, **changes):
 def make(tmp_path):
     """Writes a report and gives the file's text and what is in it."""
 
-    def make(texts=TEXTS, references=REFERENCES, resize=None, **changes):
+    def make(texts=TEXTS, references=REFERENCES, resize=None, boxes=None, **changes):
         paths = {}
         for i, image_id in enumerate(texts):
             paths[image_id] = tmp_path / f"{i}.png"
@@ -116,6 +116,7 @@ def make(tmp_path):
             references,
             paths,
             resize or PictureResize(12, "squash"),
+            boxes,
         )
         assert path == tmp_path / "new" / "report" / "index.html"
         text = path.read_text(encoding="utf-8")
@@ -370,12 +371,19 @@ def test_bars_by_size_need_the_boxes_of_words(make):
 def test_cards_show_whole_photos_with_maps_over_what_was_seen(make, monkeypatch, policy, box):
     given = []
 
-    def spy(photo, words, attention, gate, seen):
-        given.append((photo.shape, seen))
+    def spy(photo, words, attention, gate, seen, boxes):
+        given.append((photo.shape, seen, boxes))
         return ""
 
     monkeypatch.setattr(report, "attention_html", spy)
-    make(resize=PictureResize(14, policy))
-    for shape, seen in given:
+    resize = PictureResize(14, policy)
+    on_photo = np.array([[90.0, 20.0, 120.0, 80.0]])
+    resized = resize.resize_boxes(on_photo, 150, 300)
+    named = {name: [None, resized] for name in TEXTS}
+    make(resize=resize, boxes=named)
+    assert given
+    for shape, seen, (none, found) in given:
         assert shape == (150, 300, 3)
         assert seen == pytest.approx(box)
+        assert none is None
+        np.testing.assert_allclose(found, on_photo)

@@ -75,6 +75,21 @@ def test_each_word_has_its_map_its_place_and_its_gate(image, attention):
         )
 
 
+def test_the_things_that_words_name_are_outlined(image, attention):
+    boxes = [None, (3, 5, 9, 10), [(0, 0, 30, 20), (15, 10, 30, 20)]]
+    data = Page(attention_html(image, WORDS, attention, boxes=boxes)).data
+    # left, top, width and height in percent of 30 x 20 pixels
+    expected = [[], [[10, 25, 20, 25]], [[0, 0, 100, 100], [50, 50, 50, 50]]]
+    assert data["boxes"] == expected
+    assert Page(attention_html(image, WORDS, attention)).data["boxes"] == [[], [], []]
+
+
+@pytest.mark.parametrize("boxes", [[None], [None, None, (1, 2, 3)], [None, "box", None], 3])
+def test_what_are_no_boxes_is_named(image, attention, boxes):
+    with pytest.raises(ValueError, match=r"each of the 3 words. Received: boxes="):
+        attention_html(image, WORDS, attention, boxes=boxes)
+
+
 def test_a_drawn_picture_keeps_its_pixels(image, attention):
     drawn = np.zeros_like(image)
     drawn[5:10, 5:10] = (255, 0, 0)

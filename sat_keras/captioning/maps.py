@@ -179,6 +179,31 @@ def as_maps(attention: Any, words: Sequence[str]) -> np.ndarray:
     return attention
 
 
+def as_boxes(boxes: Any, words: Sequence[str]) -> list[np.ndarray]:
+    """Returns the boxes of each word as an array, empty for a word without one.
+
+    Args:
+        boxes: For each word `None`, a box `(x0, y0, x1, y1)` or several; or `None` for none at all.
+        words: The caption's words.
+
+    Returns:
+        List of arrays of shape `(boxes, 4)`.
+
+    Raises:
+        ValueError: If there is not one entry for each word, or an entry is no box.
+    """
+    try:
+        entries = [None] * len(words) if boxes is None else list(boxes)
+        if len(entries) != len(words):
+            raise ValueError
+        return [np.reshape([] if x is None else x, (-1, 4)).astype("float64") for x in entries]
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`boxes` must have None, a box (x0, y0, x1, y1) or several for each of the "
+            f"{len(words)} words. Received: boxes={boxes!r:.80}"
+        ) from error
+
+
 def as_gate(gate: Any, words: Sequence[str]) -> np.ndarray | None:
     """Converts the gate to floats and checks that there is one value for each word.
 

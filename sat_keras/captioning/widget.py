@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sat_keras.captioning.maps import (
+    as_boxes,
     as_gate,
     as_maps,
     cover_map,
@@ -43,11 +44,12 @@ def widget_html(
     gate: Any = None,
     seen: Sequence[float] | None = None,
     still: str | None = None,
+    boxes: Sequence | None = None,
 ) -> str:
     """Renders the widget of a caption.
 
     Args:
-        image, words, attention, gate, seen: As of `sat_keras.attention_html`.
+        image, words, attention, gate, seen, boxes: As of `sat_keras.attention_html`.
         still: Optional URI of the picture that is shown where scripts do not run, as in a notebook
             that is not trusted. Defaults to `image`.
 
@@ -67,6 +69,7 @@ def widget_html(
         "maps": [_map_uri(weights, (height, width), box) for weights in maps],
         "places": [place_name(weights) for weights in maps],
         "gate": None if gate is None else [round(float(beta), 3) for beta in gate],
+        "boxes": [_percentages(found, image) for found in as_boxes(boxes, words)],
     }
     return TEMPLATES.get_template("widget.html").render(
         key=hashlib.sha256(json.dumps(data).encode()).hexdigest()[:12],
@@ -100,6 +103,14 @@ def data_uri(content: bytes, kind: str) -> str:
         kind: Its format, such as `"png"`.
     """
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _percentages(boxes: np.ndarray, image: Any) -> list[list[float]]:
+    """Returns left, top, width and height of boxes in percent of the picture's."""
+    height, width = np.shape(image)[:2]
+    corners = 100 * boxes / (width, height, width, height)
+    sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return np.round(sides, 2).tolist()
 
 
 def _picture_uri(picture: np.ndarray) -> str:

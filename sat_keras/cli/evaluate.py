@@ -173,7 +173,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     print_results(results)
     write_results(path, results)
     if arguments.report:
-        _report(arguments.report, results, captions, references, table, captioner.config)
+        _report(arguments.report, results, captions, references, table, captioner.config, objects)
     return results
 
 
@@ -277,9 +277,9 @@ def _scores(
 ) -> dict[str, Any]:
     """Returns the scores of the captions and of the attention behind their words."""
     from sat_keras.analysis import score_attention, score_phrases
-    from sat_keras.datasets import boxes, load_phrases, scenes
+    from sat_keras.datasets import load_phrases
 
-    words_to_boxes = scenes.words_to_boxes if is_scenes else boxes.words_to_boxes
+    words_to_boxes = words_to_boxes_of("scenes" if is_scenes else "photos")
     texts = {key: found.text for key, found in captions.items()}
     results = caption_scores(texts, references, train)
     attention: dict[str, Any] = {}
@@ -294,6 +294,13 @@ def _scores(
     if is_scenes:
         results["scenes"] = scene_scores(texts, objects, attention)
     return results
+
+
+def words_to_boxes_of(dataset: str) -> Any:
+    """Returns the function that finds the boxes of a caption's words in a data set's objects."""
+    from sat_keras.datasets import boxes, scenes
+
+    return scenes.words_to_boxes if dataset == "scenes" else boxes.words_to_boxes
 
 
 def _train_captions(dataset: Mapping[str, Any]) -> list[str] | None:
@@ -356,12 +363,18 @@ def _provenance(
 
 
 def _report(
-    folder: str, results: Any, captions: Any, references: Any, table: Any, config: Any
+    folder: str, results: Any, captions: Any, references: Any, table: Any, config: Any, objects: Any
 ) -> None:
+    from sat_keras.analysis.grounding import ground_captions
     from sat_keras.cnn.resize import PictureResize
     from sat_keras.plots import write_report
 
     paths = dict(zip(table["image_id"], table["image"], strict=True))
     resize = PictureResize(config.image_size, config.resize)
-    path = write_report(folder, results, captions, references, paths, resize)
+    boxes = None
+    if objects is not None:
+        named = words_to_boxes_of(results["dataset"])
+        found = ground_captions(captions, table, objects, named, resize)
+        boxes = dict(zip(captions, found, strict=True))
+    path = write_report(folder, results, captions, references, paths, resize, boxes)
     print(f"The report is {path}.")

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 
 from sat_keras.captioning.maps import (
     Box,
+    as_boxes,
     as_gate,
     as_maps,
     as_picture,
@@ -41,6 +42,7 @@ def plot_attention(
     columns: int | None = None,
     title: str | None = None,
     seen: Sequence[float] | None = None,
+    boxes: Sequence | None = None,
 ) -> Figure:
     """Draws a picture, then one panel for each word with the places that the model looked at.
 
@@ -64,6 +66,8 @@ def plot_attention(
         seen: Optional box `(x0, y0, x1, y1)` in pixels of `image`, the part that the encoder saw
             of a cropped photo (see `seen_box`). The maps cover this part. Defaults to the whole
             picture.
+        boxes: Optional boxes of the things that the words name, in pixels of `image`: for each word
+            `None`, a box `(x0, y0, x1, y1)` or several. They are outlined in the word's panel.
 
     Returns:
         A `matplotlib.figure.Figure` with `1 + steps` panels, row by row. It does not depend on
@@ -87,6 +91,7 @@ def plot_attention(
     attention = as_maps(attention, words)
     gate = as_gate(gate, words)
     height, width = picture.shape[:2]
+    things, scale = as_boxes(boxes, words), width / np.shape(image)[1]
     panel_width = _PANEL_WIDTH * max(1.0, math.sqrt(width / height))
     figure, panels = _panel_grid(1 + len(words), height / width, columns, panel_width, title)
     panels[0].imshow(picture, origin="upper")
@@ -98,6 +103,8 @@ def plot_attention(
         axes.imshow(dimmed, origin="upper")
         axes.imshow(np.dstack([picture, alpha]), origin="upper")
         _outline(axes, alpha, box)
+        for thing in scale * things[step]:
+            _frame(axes, thing, linestyle="--")
         axes.set_title(word, color=INK, fontsize=_title_size(word), pad=4, parse_math=False)
         if gate is not None:
             axes.set_xlabel(f"β = {gate[step]:.2f}", color=MUTED, fontsize=9, labelpad=3)
@@ -216,10 +223,11 @@ def _dimmed(picture: np.ndarray) -> np.ndarray:
     return np.repeat(_DIMMED_BRIGHTNESS * luminance[..., None], 3, axis=-1)
 
 
-def _frame(axes: Axes, box: Box) -> None:
-    """Draws a rectangle around the part of the picture that the model saw."""
+def _frame(axes: Axes, box: Any, linestyle: str = "-") -> None:
+    """Draws a rectangle around a part of the picture: what the model saw, or a thing."""
     x0, y0, x1, y1 = box
-    frame = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=PAPER)
+    corner, sides = (x0 - 0.5, y0 - 0.5), (x1 - x0, y1 - y0)
+    frame = Rectangle(corner, *sides, fill=False, edgecolor=PAPER, linestyle=linestyle)
     frame.set_path_effects([patheffects.withStroke(linewidth=2.4, foreground=INK)])
     axes.add_patch(frame)
 

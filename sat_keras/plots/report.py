@@ -86,6 +86,7 @@ def write_report(
     references: Mapping[str, Sequence[str]],
     paths: Mapping[str, str],
     resize: PictureResize,
+    boxes: Mapping[str, Sequence] | None = None,
 ) -> Path:
     """Writes the report of an evaluation.
 
@@ -96,6 +97,8 @@ def write_report(
         references: Reference captions by image id.
         paths: Picture file by image id.
         resize: `PictureResize` of the encoder, so that maps cover what the CNN saw of a photo.
+        boxes: Optional boxes by image id, of things that the words name, as `ground_captions`
+            returns them for a caption.
 
     Returns:
         Path of the page, `index.html` in the folder.
@@ -108,16 +111,22 @@ def write_report(
     ranked = table.sort_values(by).index
     shown = min(_SHOWN, len(ranked) // 2 or 1)
 
+    def in_photo(found: Any, seen: Sequence[float]) -> Any:
+        """Moves boxes from the resized picture to the photo."""
+        shift = np.tile(seen[:2], 2)
+        scale = (np.tile(seen[2:], 2) - shift) / resize.image_size
+        return found and [None if x is None else shift + scale * x for x in found]
+
     def card(image_id: str) -> dict[str, Any]:
         caption, photo = captions[image_id], load_image(paths[image_id])
         seen = seen_box(resize, *photo.shape[:2])
-        widget = _photo_html(photo, caption, seen)
+        things = in_photo((boxes or {}).get(image_id), seen)
         return {
             "id": image_id,
             "text": caption.text,
             "cider": table.loc[image_id, "cider"],
             "references": references[image_id],
-            "widget": Markup(widget),
+            "widget": Markup(_photo_html(photo, caption, seen, things)),
         }
 
     page = _TEMPLATES.get_template("report.html").render(
@@ -236,10 +245,11 @@ def _label(name: str) -> str:
 # Histograms
 
 
-def _photo_html(photo: np.ndarray, caption: Caption, seen: Any) -> str:
+def _photo_html(photo: np.ndarray, caption: Caption, seen: Any, boxes: Any) -> str:
     """Returns a photo with the caption's attention, or alone if the model has none."""
     if caption.attention is not None:
-        return attention_html(photo, caption.words, caption.attention, caption.gate, seen)
+        words = caption.words, caption.attention, caption.gate
+        return attention_html(photo, *words, seen=seen, boxes=boxes)
     file = io.BytesIO()
     Image.fromarray(photo).save(file, format="jpeg", quality=88)
     return f'<img alt="" src="{data_uri(file.getvalue(), "jpeg")}">'

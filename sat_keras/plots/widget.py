@@ -19,6 +19,7 @@ def attention_html(
     attention: Any,
     gate: Any = None,
     seen: Sequence[float] | None = None,
+    boxes: Sequence | None = None,
 ) -> str:
     """Renders a caption whose words show their attention maps when one points at them.
 
@@ -36,6 +37,7 @@ def attention_html(
         gate: Optional array of shape `(steps,)`, the gate `beta_t`.
         seen: Optional box `(x0, y0, x1, y1)` in pixels of `image` that the maps cover, as in
             `plot_attention`.
+        boxes: Optional boxes of the things that the words name, as in `plot_attention`.
 
     Returns:
         A string of HTML, the same for the same arguments.
@@ -53,9 +55,9 @@ def attention_html(
         Xu et al. 2015, figures 2, 3 and 5.
         Notebook `06_attention_plots`.
     """
-    figure = plot_attention(image, words, attention, gate, seen=seen)
+    figure = plot_attention(image, words, attention, gate, seen=seen, boxes=boxes)
     still = data_uri(figure_bytes(figure, dpi=60, format="webp", quality=80), "webp")
-    return widget_html(image, words, attention, gate, seen, still)
+    return widget_html(image, words, attention, gate, seen, still, boxes)
 
 
 def caption_html(caption: Caption, image: Any = None, seen: Sequence[float] | None = None) -> str:
