@@ -98,7 +98,9 @@ def test_fusion_is_there_where_xla_is():
 def test_fused_updates_are_the_same(name):
     config = Config.tiny().replace(optimizer=name, ema_momentum=0.5, schedule="cosine")
     fused = make_optimizer(config, 4)
-    plain = type(fused).__bases__[1].from_config(fused.get_config())
+    own = ("encoder_rate", "encoder_start", "clip_norms")
+    options = {key: value for key, value in fused.get_config().items() if key not in own}
+    plain = type(fused).__bases__[1].from_config(options)
     assert type(plain).__module__.startswith("keras.")
     weights = []
     for optimizer in (fused, plain):
