@@ -11,6 +11,7 @@ import pytest
 from sat_keras import Config
 from sat_keras.course import (
     NotYetError,
+    camera_boxes,
     camera_caption,
     exercise,
     notebook_01,
@@ -298,6 +299,16 @@ def test_the_photos_caption_is_stored_whole():
     assert caption.gate.shape == (10,)
     np.testing.assert_allclose(caption.attention.sum(axis=(1, 2)), 1, rtol=1e-6)
     assert np.all((caption.gate > 0) & (caption.gate < 1))
+
+
+def test_the_photos_boxes_are_of_its_words():
+    boxes = camera_boxes()
+    assert boxes.keys() <= set(camera_caption().words)
+    for x0, y0, x1, y1 in boxes.values():
+        assert 0 <= x0 < x1 <= 512
+        assert 0 <= y0 < y1 <= 512
+    boxes["man"] = None
+    assert camera_boxes()["man"] is not None
 
 
 def test_the_best_baseline_halves_the_variance_of_the_mean_reward(capsys):

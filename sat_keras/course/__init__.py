@@ -21,6 +21,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_08": (),
         "notebook_08b": (),
         "notebook_09": (),
-        "photo": ("camera_caption",),
+        "photo": ("camera_boxes", "camera_caption"),
     },
 )
