@@ -366,10 +366,12 @@ def test_requirements_file_agrees_with_the_package(project):
 def test_every_import_of_the_package_is_a_dependency(project):
     extras = project["project"]["optional-dependencies"]
     requirements = project["project"]["dependencies"]
-    requirements = requirements + extras["eval"] + extras["heic"] + extras["app"]
+    for extra in ("eval", "heic", "app", "hub"):
+        requirements = requirements + extras[extra]
     declared = {re.match(r"[\w-]+", name)[0].lower() for name in requirements}
     aliases = {
         **{"PIL": "pillow", "tensorflow_text": "tensorflow-text", "pillow_heif": "pillow-heif"},
+        "keras_hub": "keras-hub",
         "markupsafe": "jinja2",  # comes with it
     }
     imported = set().union(*(packages(imported_names(parse(path))) for path in SOURCES))

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from sat_keras.cnn.scenes import SCENES, SCENES_IMAGE_SIZE, scene_cnn
+from sat_keras.cnn.towers import HUB_PREFIX, hub_tower
 
 _DEFAULT_IMAGE_SIZE = 224
 
@@ -68,12 +69,15 @@ def build_cnn(
         model = scene_cnn(image_size)
         load_weights(model, weights, name)
         return model, None
+    if str(name).startswith(HUB_PREFIX):
+        return hub_tower(name.removeprefix(HUB_PREFIX), weights), None
     builders = _applications()
     if name not in builders:
         near = difflib.get_close_matches(str(name), builders, n=3, cutoff=0.5) or sorted(builders)
         raise ValueError(
             f"`cnn` must be a CNN of `keras.applications` such as {', '.join(near)}; or "
-            f"{SCENES!r}; or a `keras.Model`. Received: cnn={name!r}"
+            f"{SCENES!r}; or {HUB_PREFIX!r} and a preset; or a `keras.Model`. "
+            f"Received: cnn={name!r}"
         )
     model = _download(builders[name], name, weights, image_size)
     load_weights(model, weights if weights != "imagenet" else None, name)

@@ -31,8 +31,8 @@ class ImageEncoder(keras.Layer):
 
     Args:
         cnn: Name of a `keras.applications` CNN such as `"VGG19"`, `"scenes"` for the small CNN of
-            `scene_cnn`, or a `keras.Model` of your own from pictures in 0..255 to a grid (used
-            without copying).
+            `scene_cnn`, `"keras_hub:"` and the preset of a vision tower (see `patch_grid`), or a
+            `keras.Model` of your own from pictures in 0..255 to a grid (used without copying).
         layer: Name of the CNN's layer whose outputs are the annotation vectors. Defaults to the
             paper's `block5_conv4` for VGG19, to `block5_conv3` for VGG16, and to the last
             convolutional grid for all others.
