@@ -57,14 +57,15 @@ def patch_grid(
             f"Received: {tower.name}, whose output has shape {shape}"
         )
     side = math.isqrt(shape[1])
-    prefix = shape[1] - side**2  # class and register tokens
     (given,) = tower.inputs
     images = keras.Input(given.shape[1:], name="images")
     scale = [1 / (255 * x) for x in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
     pixels = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalize")(images)
     tokens = tower({"images": pixels} if isinstance(tower.input, dict) else pixels)
-    grid = keras.layers.Reshape((side, side, shape[2]), name="grid")(tokens[:, prefix:])
+    # Counted from the end: KerasHub declares a class token of SigLIP's that is not there.
+    patches = tokens[:, -(side**2) :]
+    grid = keras.layers.Reshape((side, side, shape[2]), name="grid")(patches)
     return keras.Model(images, grid, name=tower.name)
 
 
@@ -95,14 +96,18 @@ def hub_tower(preset: str, weights: Any) -> keras.Model:
         ) from error
     family = type(backbone).__name__
     tower = getattr(backbone, "vision_encoder", backbone)
-    if getattr(tower.output, "shape", (0, 0))[1:] and len(tower.output.shape) == 2:
-        tower = _before_pooling(tower)
+    if len(getattr(tower.output, "shape", ())) == 2:
+        tower = before_pooling(tower)
     mean, std = next((pixels for name, pixels in _PIXELS.items() if name in family), _HALF)
     return patch_grid(tower, mean, std)
 
 
-def _before_pooling(tower: keras.Model) -> keras.Model:
-    """Returns a tower up to its last layer with an output of tokens."""
+def before_pooling(tower: keras.Model) -> keras.Model:
+    """Returns a tower that pools its tokens, such as SigLIP's, up to its last layer of tokens.
+
+    Args:
+        tower: `keras.Model` from pictures to one vector each.
+    """
     tokens = [
         layer.output
         for layer in tower.layers
