@@ -9,6 +9,7 @@ import collections
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -211,7 +212,7 @@ def cider(
     return scores
 
 
-def ngrams(tokens: Tokens, max_n: int = 4) -> Counter:
+def ngrams(tokens: Sequence[Any], max_n: int = 4) -> Counter:
     """Counts the n-grams of a caption.
 
     Args:

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from sat_keras.data.tokenizer import PAD_ID
+from sat_keras.evaluation.metrics import ngrams
 
 MAX_N = 4
 SIGMA = 6.0  # standard deviation of the length penalty, in words
@@ -34,14 +35,7 @@ class DocumentFrequencies:
         self.num_pictures = 0
         for captions in pictures:
             self.num_pictures += 1
-            counts.update(
-                {
-                    tuple(caption[i : i + n])
-                    for caption in captions
-                    for n in range(1, max_n + 1)
-                    for i in range(len(caption) - n + 1)
-                }
-            )
+            counts.update(set().union(*(ngrams(caption, max_n) for caption in captions)))
         self._levels = []
         parents: dict[tuple[int, ...], int] = {(): 0}
         for n in range(1, max_n + 1):

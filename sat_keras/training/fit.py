@@ -126,9 +126,8 @@ def train_captioner(
         state.write(out)  # raises now if the folder is not writable
         keras.utils.set_random_seed(config.seed)
         tokenizer = make_tokenizer(config, splits["train"]["caption"], start, vocabulary)
-        config = config.replace(
-            full_stop=tokenizer.full_stop
-        )  # that of `start`, whatever was asked
+        # The words of `start` are kept, its full stop included, whatever was asked for.
+        config = config.replace(full_stop=tokenizer.full_stop)
         options: dict[str, Any] = {
             name: getattr(config, name) for name in ("batch_size", "group", "seed", "max_length")
         }
