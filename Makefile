@@ -52,7 +52,7 @@ lint: $(VENV)/.test-installed  ## check style, format and types
 	"$(BIN)/python" -m mypy
 
 demo: $(VENV)/.installed  ## draw scenes, train on them, evaluate, write a captioned attention figure
-	"$(BIN)/sat-keras" train --dataset scenes --epochs $(EPOCHS) --out "$(OUT)"
+	"$(BIN)/sat-keras" train --dataset scenes --no-full-stop --epochs $(EPOCHS) --out "$(OUT)"
 	"$(BIN)/sat-keras" evaluate "$(OUT)" --split test
 	"$(BIN)/sat-keras" caption --model "$(OUT)" --split test --limit 4 --out "$(OUT)/attention"
 	@echo "Four test scenes with their captions and attention are in $(OUT)/attention."
