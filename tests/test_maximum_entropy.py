@@ -8,7 +8,11 @@ from sat_keras.baselines import MaximumEntropy
 from sat_keras.config import Config
 from sat_keras.data.tokenizer import END_ID, START_ID, Tokenizer
 
-TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "dog", "runs", "red", "cat"])
+# More than 32 words, so that the weights after a context fill two rows.
+TOKENIZER = Tokenizer(
+    ["", "<unk>", "<start>", "<end>", "a", "dog", "runs", "red", "cat"]
+    + [f"rare{i}" for i in range(30)]
+)
 DOG, RUNS, RED, CAT = 5, 6, 7, 8
 CONFIG = Config.tiny().replace(hidden_dim=3, grid_shape=(1, 2), feature_dim=4, dropout=0.0)
 
@@ -19,7 +23,7 @@ def value(x):
 
 @pytest.fixture
 def captioner():
-    captioner = MaximumEntropy(CONFIG, TOKENIZER, hash_bits=6)
+    captioner = MaximumEntropy(CONFIG, TOKENIZER, num_words=4, hash_bits=8)
     generator = np.random.default_rng(0)
     for weight in captioner.weights:
         weight.assign(generator.normal(size=weight.shape))
@@ -31,11 +35,12 @@ def annotations():
     return np.random.default_rng(1).normal(size=(2, 2, 4)).astype("float32")
 
 
-def bucket(words):
+def row(context, word):
+    """The row of the table that has the weight of a word after others."""
     found = 0
-    for word in words[:-1]:
-        found = (found * 8191 + word) % 64
-    return (found * 8191 + words[-1]) % 64
+    for i in context:
+        found = (found * 8191 + i) % 8
+    return (found * 8191 + word // 32) % 8
 
 
 def expected_logits(captioner, said, named, log_p):
@@ -50,7 +55,7 @@ def expected_logits(captioner, said, named, log_p):
             z += value(captioner.ending)
         for n, table in zip((2, 3), captioner.tables, strict=True):
             history = [START_ID, *said][-(n - 1) :]
-            z += value(table)[bucket([*history, word]), int(word in left)]
+            z += value(table)[row(history, word), int(word in left), word % 32]
         logits.append(z)
     return logits
 

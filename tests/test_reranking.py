@@ -113,7 +113,7 @@ def test_weights_have_the_units_of_the_features(candidates, statistics):
 def test_candidates_are_the_beam_of_the_captioner_with_their_similarity():
     tokenizer = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "dog", "runs", "red"])
     config = Config.tiny().replace(hidden_dim=3, grid_shape=(1, 2), feature_dim=4, max_length=3)
-    captioner = MaximumEntropy(config, tokenizer, hash_bits=4)
+    captioner = MaximumEntropy(config, tokenizer, hash_bits=6)
     embedding = VisualSemanticEmbedding(8, 4, embedding_dim=3, joint_dim=5)
     generator = np.random.default_rng(0)
     for weight in captioner.weights:
@@ -138,7 +138,7 @@ def test_candidates_are_the_beam_of_the_captioner_with_their_similarity():
 def test_a_picture_with_fewer_sentences_repeats_its_best():
     tokenizer = Tokenizer(["", "<unk>", "<start>", "<end>", "dog"])
     config = Config.tiny().replace(hidden_dim=3, grid_shape=(1, 2), feature_dim=4, max_length=1)
-    captioner = MaximumEntropy(config, tokenizer, hash_bits=4)
+    captioner = MaximumEntropy(config, tokenizer, hash_bits=6)
     embedding = VisualSemanticEmbedding(5, 4, embedding_dim=3, joint_dim=5)
     found = find_candidates(captioner, embedding, tokenizer, [np.ones((1, 2, 4), "float32")], 4)
     assert sorted(found.texts[0][:2]) == ["", "dog"]

@@ -1,5 +1,6 @@
 """Maximum-entropy language model of Fang et al., the row "MS Research" of Table 1."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,8 @@ FUNCTION_WORDS = {
     *("a", "on", "of", "the", "in", "with", "and", "is", "to", "an", "two", "at", "next", "are"),
     ".",
 }
-_MULTIPLIER = 8191  # times a bucket of at most 2 ** 18 it fits into int32
+_BLOCK = 32  # consecutive words whose weights lie side by side
+_MULTIPLIER = 8191  # times a row of at most 2 ** 18 it fits into int32
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -38,8 +40,9 @@ class MaximumEntropy(CaptionModel):
 
     `V_1` is, in training, the detectable words of the row's captions, and in search those with
     `p_w >= threshold`, at least three. N-grams are hashed into `2 ** hash_bits` buckets in place of
-    a list of those that occur, which is the same but for collisions. Detectors and language model
-    share no weight; the loss is the sum of both.
+    a list of those that occur, which is the same but for collisions; a context and 32 words that
+    follow each other in the vocabulary share a row, so that a step reads rows and not single
+    weights. Detectors and language model share no weight; the loss is the sum of both.
 
     The authors published their detectors; features and training of the language model are
     remembered, not confirmed. They train by noise-contrastive estimation, this one by the full
@@ -50,7 +53,7 @@ class MaximumEntropy(CaptionModel):
         tokenizer, encoder: As of `PictureCaptioner`.
         num_words: Integer, most words to detect: the most frequent but for function words.
         threshold: Float in (0, 1), see above.
-        hash_bits: Integer, 1 to 18.
+        hash_bits: Integer, 5 to 23.
         **kwargs: Arguments of `keras.Model`.
 
     Example:
@@ -70,7 +73,7 @@ class MaximumEntropy(CaptionModel):
         encoder: Any = None,
         num_words: int = 300,
         threshold: float = 0.5,
-        hash_bits: int = 18,
+        hash_bits: int = 21,
         **kwargs: Any,
     ) -> None:
         super().__init__(config, tokenizer, encoder, **kwargs)
@@ -98,7 +101,9 @@ class MaximumEntropy(CaptionModel):
         self.score = self.add_weight(shape=(), initializer="zeros", name="score")
         self.ending = self.add_weight(shape=(), initializer="zeros", name="ending")
         self.tables = [
-            self.add_weight(shape=(2**hash_bits, 2), initializer="zeros", name=f"ngrams_{n}")
+            self.add_weight(
+                shape=(2**hash_bits // _BLOCK, 2, _BLOCK), initializer="zeros", name=f"ngrams_{n}"
+            )
             for n in (2, 3)
         ]
         self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
@@ -115,20 +120,20 @@ class MaximumEntropy(CaptionModel):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{x: getattr(self, x) for x in self.option_names}}
 
-    def buckets(self, context: Any) -> Any:
-        """Returns the bucket of every word after each context.
+    def rows(self, context: Any) -> Any:
+        """Returns the rows of a table that have the weights of every word after each context.
 
         Args:
             context: Integer tensor of shape `(..., words)`.
 
         Returns:
-            Integer tensor of shape `(..., vocabulary_size)`.
+            Integer tensor of shape `(..., rows)`: the first 32 words, the next 32, and so on.
         """
-        size, found = 2**self.hash_bits, context[..., 0]
+        size, found = 2**self.hash_bits // _BLOCK, context[..., 0]
         for i in range(1, context.shape[-1]):
             found = (found * _MULTIPLIER + context[..., i]) % size
-        words = ops.arange(self.vocabulary_size, dtype="int32")
-        return (found[..., None] * _MULTIPLIER % size + words) % size
+        blocks = ops.arange(math.ceil(self.vocabulary_size / _BLOCK), dtype="int32")
+        return (found[..., None] * _MULTIPLIER + blocks) % size
 
     def word_logits(self, context: Any, left: Any, log_p: Any) -> Any:
         """Computes `z` of the class's description.
@@ -147,11 +152,14 @@ class MaximumEntropy(CaptionModel):
         is_end = ops.one_hot(END_ID, self.vocabulary_size, dtype="float32")
         z = z + ops.cast(self.ending, "float32") * is_empty * is_end
         for n, table in zip((2, 3), self.tables, strict=True):
-            # (..., vocabulary_size, 2): weights where the word is not in V_t, and where it is
-            found = ops.cast(
-                ops.take(table, self.buckets(context[..., 3 - n :]), axis=0), "float32"
+            # (..., rows, 2, 32) -> two of (..., vocabulary_size): where a word is not in V_t, and
+            # where it is
+            found = ops.cast(ops.take(table, self.rows(context[..., 3 - n :]), axis=0), "float32")
+            unsaid, said = (
+                ops.reshape(found[..., i, :], (*left.shape[:-1], -1))[..., : left.shape[-1]]
+                for i in (0, 1)
             )
-            z = z + found[..., 0] * (1 - left) + found[..., 1] * left
+            z = z + unsaid * (1 - left) + said * left
         return z
 
     def _of_all_words(self, of_detectable: Any) -> Any:
