@@ -41,6 +41,8 @@ def captioner(request):
     generator = np.random.default_rng(0)
     for weight in captioner.weights:
         weight.assign(generator.normal(size=weight.shape, scale=0.7))
+    variance = captioner.standardize.moving_variance
+    variance.assign(ops.abs(variance) + 0.1)
     return captioner
 
 
@@ -61,6 +63,13 @@ def sigmoid(x):
 
 def value(x):
     return ops.convert_to_numpy(x)
+
+
+def picture_vector(captioner, annotations):
+    """The mean annotation vector, standardised by the moving averages."""
+    layer = captioner.standardize
+    deviation = np.sqrt(value(layer.moving_variance) + 1e-6)
+    return (annotations.mean(axis=0) - value(layer.moving_mean)) / deviation
 
 
 def dense(layer, x):
@@ -150,7 +159,7 @@ def expected_logits(captioner, inputs):
     for b, annotations in enumerate(inputs["annotations"]):
         for k, token_ids in enumerate(inputs["token_ids"][b]):
             steps = EQUATIONS[type(captioner)](
-                captioner, annotations.mean(axis=0), embed(captioner, token_ids)
+                captioner, picture_vector(captioner, annotations), embed(captioner, token_ids)
             )
             for t, h in enumerate(steps):
                 if captioner.tie_embeddings:
@@ -174,6 +183,16 @@ def test_steps_of_a_search_are_those_of_teacher_forcing(captioner, inputs):
         found, states, record = step(inputs["token_ids"][..., t], states)
         np.testing.assert_allclose(value(found), expected[:, :, t], atol=1e-5)
         assert record == {}
+
+
+def test_training_standardises_the_picture_vector_and_learns_its_moments(captioner, inputs):
+    mean = inputs["annotations"].mean(axis=1)
+    before = value(captioner.standardize.moving_mean)
+    found = value(captioner(inputs, training=True)["picture"])
+    expected = (mean - mean.mean(axis=0)) / np.sqrt(mean.var(axis=0) + 1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    moved = 0.9 * before + 0.1 * mean.mean(axis=0)
+    np.testing.assert_allclose(value(captioner.standardize.moving_mean), moved, atol=1e-5)
 
 
 def test_padding_is_no_part_of_the_picture(captioner, inputs):
@@ -204,11 +223,11 @@ def test_the_loss_is_the_mean_over_captions_of_the_words_cross_entropy(captioner
 def reconstruction_errors(captioner, inputs):
     errors = np.zeros((BATCH, CAPTIONS, STEPS))
     for b, annotations in enumerate(inputs["annotations"]):
-        v = annotations.mean(axis=0)
+        v = picture_vector(captioner, annotations)
         for k, token_ids in enumerate(inputs["token_ids"][b]):
             for t, h in enumerate(visual_memory(captioner, v, embed(captioner, token_ids))):
                 memory = h[CONFIG.hidden_dim :]
-                again = np.maximum(dense(captioner.reconstruction, memory), 0)
+                again = dense(captioner.reconstruction, memory)
                 errors[b, k, t] = ((v - again) ** 2).mean()
     return errors
 

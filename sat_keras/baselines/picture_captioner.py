@@ -21,10 +21,12 @@ from sat_keras.search.loop import StepFunction
 class PictureCaptioner(CaptionModel):
     """Captioner of a picture vector: embedding, a recurrence over the words, softmax.
 
-    The picture vector is the mean annotation vector, `v = mean_i a_i`. Published systems read the
-    CNN's last hidden layer (`fc2` of VGG16), which the committed features lack and which is a grid
-    of 1 x 1 here. With `E y` the previous word's embedding
+    The picture vector is the mean annotation vector, each feature standardised to mean 0 and
+    variance 1 over the pictures of a minibatch, in inference by moving averages of these. Published
+    systems read the CNN's last hidden layer (`fc2` of VGG16), which the committed features lack and
+    which is a grid of 1 x 1 here. With `E y` the previous word's embedding
 
+        v = (mean_i a_i - mu) / sigma
         h_t, state = recurrence(E y_{t-1}, state),  p(y_t) = softmax(L h_t + b)
 
     A subclass defines the recurrence: `start`, `next` and `run`. Trains with teacher forcing on the
@@ -81,6 +83,16 @@ class PictureCaptioner(CaptionModel):
             self.output_words = self.make_layer(
                 keras.layers.Dense, self.vocabulary_size, (None, self.output_dim), "output_words"
             )
+        # A feature of a standard deviation below 1e-3 says nothing: epsilon keeps it small.
+        self.standardize = keras.layers.BatchNormalization(
+            momentum=0.9,
+            epsilon=1e-6,
+            center=False,
+            scale=False,
+            name="standardize",
+            dtype=self.dtype_policy,
+        )
+        self.standardize.build((None, config.feature_dim))
         self.drop_embedding = keras.layers.Dropout(
             config.embedding_dropout, name="drop_embedding", dtype=self.dtype_policy
         )
@@ -166,8 +178,23 @@ class PictureCaptioner(CaptionModel):
         bias = ops.cast(self.output_bias, self.compute_dtype)
         return ops.tensordot(hidden, ops.transpose(matrix), axes=1) + bias
 
+    def picture_vector(self, annotations: Any, mask: Any = None, training: bool = False) -> Any:
+        """Computes the picture vector `v`.
+
+        Args:
+            annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+            mask: As in the call.
+            training: Boolean, whether `mu` and `sigma` are those of the batch.
+
+        Returns:
+            Tensor of shape `(batch_size, feature_dim)`.
+        """
+        return self.standardize(mean_annotation(annotations, mask), training=training)
+
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        picture = mean_annotation(self.annotate(inputs, training), inputs.get("mask"))
+        picture = self.picture_vector(
+            self.annotate(inputs, training), inputs.get("mask"), training
+        )
         token_ids = inputs["token_ids"]
         captions, steps = ops.shape(token_ids)[1:]
         # (batch, captions, steps) -> (batch * captions, steps)
@@ -221,7 +248,7 @@ class PictureCaptioner(CaptionModel):
         Returns:
             Tuple `(step, states)`, see `sat_keras.search.loop`. The record is empty.
         """
-        start = self.start(mean_annotation(annotations, mask))
+        start = self.start(self.picture_vector(annotations, mask))
 
         def step(token_ids: Any, states: Any) -> Any:
             beams = token_ids.shape[1]

@@ -18,7 +18,7 @@ class VisualMemory(RecurrentCaptioner):
 
     1. `s_t = sigmoid(W_sw E y_{t-1} + W_ss s_{t-1} + W_sv v + b_s)`, the language state
     2. `u_t = sigmoid(W_uw E y_{t-1} + W_uu u_{t-1} + b_u)`, the visual memory, of the words alone
-    3. `v'_t = relu(W_vu u_t + b_v)`, the picture vector reconstructed from the memory
+    3. `v'_t = W_vu u_t + b_v`, the picture vector reconstructed from the memory
     4. `p(y_t) = softmax(L [s_t; u_t] + b)`
 
     The loss is `sum_t -log p(y_t) + reconstruction_weight * sum_t mean((v - v'_t)^2)`.
@@ -56,7 +56,7 @@ class VisualMemory(RecurrentCaptioner):
             keras.layers.Dense, units, (None, feature_dim), "picture_part", use_bias=False
         )
         self.reconstruction = self.make_layer(
-            keras.layers.Dense, feature_dim, (None, units), "reconstruction", activation="relu"
+            keras.layers.Dense, feature_dim, (None, units), "reconstruction"
         )
         self.reconstruction_tracker = keras.metrics.Mean("reconstruction")
         self._set_cell(VisualMemoryCell(units, name="cell", dtype=self.dtype_policy))
