@@ -192,9 +192,7 @@ class PictureCaptioner(CaptionModel):
         return self.standardize(mean_annotation(annotations, mask), training=training)
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        picture = self.picture_vector(
-            self.annotate(inputs, training), inputs.get("mask"), training
-        )
+        picture = self.picture_vector(self.annotate(inputs, training), inputs.get("mask"), training)
         token_ids = inputs["token_ids"]
         captions, steps = ops.shape(token_ids)[1:]
         # (batch, captions, steps) -> (batch * captions, steps)
