@@ -151,13 +151,14 @@ class MaximumEntropy(CaptionModel):
         is_empty = ops.cast(ops.sum(left, axis=-1, keepdims=True) < 1, "float32")
         is_end = ops.one_hot(END_ID, self.vocabulary_size, dtype="float32")
         z = z + ops.cast(self.ending, "float32") * is_empty * is_end
+        padded = math.ceil(self.vocabulary_size / _BLOCK) * _BLOCK
+        shape = (*ops.shape(context)[:-1], padded)
         for n, table in zip((2, 3), self.tables, strict=True):
-            # (..., rows, 2, 32) -> two of (..., vocabulary_size): where a word is not in V_t, and
-            # where it is
+            # (..., rows, 2, 32): the weights where a word is not in V_t, and where it is
             found = ops.cast(ops.take(table, self.rows(context[..., 3 - n :]), axis=0), "float32")
+            # two of (..., rows, 32) -> (..., vocabulary_size)
             unsaid, said = (
-                ops.reshape(found[..., i, :], (*left.shape[:-1], -1))[..., : left.shape[-1]]
-                for i in (0, 1)
+                ops.reshape(found[..., i, :], shape)[..., : self.vocabulary_size] for i in (0, 1)
             )
             z = z + unsaid * (1 - left) + said * left
         return z
