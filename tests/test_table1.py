@@ -79,17 +79,41 @@ def test_templates_need_detectors(folder, capsys):
     assert "--detectors" in capsys.readouterr().err
 
 
-def test_templates_and_reranked_sentences_are_those_of_a_trained_captioner(folder):
-    command = ["table1", "--dataset", "scenes", "--limit", "4", "--epochs", "1"]
-    command += ["--only", "templates", "--only", "reranked"]
-    assert cli.main([*command, "--folder", "others", "--out", "others.json"]) == 0
-    rows = json.loads((folder / "others.json").read_text())["rows"]
+@pytest.fixture(scope="module")
+def of_detectors(folder):
+    """The rows that read word detectors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
+        command = ["table1", "--dataset", "scenes", "--limit", "4", "--epochs", "1"]
+        for name in ("templates", "maximum-entropy", "reranked"):
+            command += ["--only", name]
+        assert cli.main([*command, "--folder", "others", "--out", "others.json"]) == 0
+    return json.loads((folder / "others.json").read_text())["rows"]
+
+
+def test_templates_and_reranked_sentences_are_those_of_a_trained_captioner(folder, of_detectors):
     for name in ("templates", "reranked"):
-        assert rows[name]["parameters"] > 0
-        assert rows[name]["training_seconds"] > 0
+        assert of_detectors[name]["parameters"] > 0
+        assert of_detectors[name]["training_seconds"] > 0
     settings = json.loads((folder / "others/reranked/results-test.json").read_text())["config"]
     assert list(settings["weights"]) == list(reranking.FEATURES)
     assert settings["tuning_pictures"] == 4
+
+
+def test_word_detectors_point_at_the_words_that_attention_points_at(of_detectors):
+    maps = of_detectors["maximum-entropy"]["word_maps"]
+    assert list(maps) == ["detectors", "scenes-soft", "scenes-hard"]
+    assert len({each["words"] for each in maps.values()}) == 1
+    soft, detectors = maps["scenes-soft"], maps["detectors"]
+    difference = soft["attention_mass"] - detectors["attention_mass"]
+    assert soft["difference"]["attention_mass"] == pytest.approx(difference)
+
+
+def test_pointing_needs_word_detectors(made, folder, capsys):
+    command = ["evaluate", "rows/init-inject", "--pointing", "scenes-soft", "--out", "x.json"]
+    assert cli.main([*command, "--occlusion", "0"]) == 2
+    assert "maximum-entropy. Received: rows/init-inject" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dataset", table1.PRETRAINED)

@@ -4,7 +4,8 @@ Read `measures` and `pointing` first, `statistics` turns them into scores of a s
 `grounding` finds the boxes of words, `occlusion` hides regions from the model, `summary` collects
 all scores; `search_tree` records a beam search. `forced` decodes given captions, `phrases` and
 `phrase_scores` measure attention on the phrases of Flickr30k Entities, `worth` replaces attention,
-`curves` hides regions in order and singly, `ranking` asks which picture a caption describes.
+`curves` hides regions in order and singly, `ranking` asks which picture a caption describes,
+`word_maps` compares attention with word detectors.
 """
 
 from sat_keras import lazy_exports
@@ -24,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "search_tree": ("trace_search",),
         "statistics": ("attention_scores", "attention_statistics"),
         "summary": ("score_attention",),
+        "word_maps": ("score_word_maps",),
         "worth": ("attention_worth",),
     },
 )

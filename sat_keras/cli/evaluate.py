@@ -79,6 +79,15 @@ def add_options(parser: options.Parser) -> None:
         help="pictures to rank by the probability of each one's first reference, which takes time "
         "with the square of N; 0 for none (default: 0)",
     )
+    group.add_argument(
+        "--pointing",
+        nargs="+",
+        type=options.path,
+        default=[],
+        metavar="MODEL",
+        help="captioners with attention whose maps are compared with MODEL's word detectors "
+        "(system maximum-entropy), where boxes are known",
+    )
     _add_output(parser.add_argument_group("output"))
 
 
@@ -144,14 +153,19 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     # Search takes the longest, so its captions are written before anything else can fail.
     write_captions(arguments.captions, {i: caption.text for i, caption in captions.items()})
     is_scenes = dataset["name"] == "scenes"
+    words_to_boxes = words_to_boxes_of(dataset["name"])
     scores = _scores(
-        *(captioner, source, captions, table, references, objects, entities),
+        *(captioner, source, captions, table, references, objects, words_to_boxes, entities),
         # The train scenes would have to be drawn.
         train=None if is_scenes else _train_captions(dataset),
         is_scenes=is_scenes,
         occlusion=arguments.occlusion,
         ranking=arguments.ranking,
     )
+    if arguments.pointing:
+        scores["word_maps"] = _word_maps(
+            arguments, captioner, source, table, objects, words_to_boxes
+        )
     training = read_run(folder) or description["training"]
     has_attention = "attention_scores" in scores
     results = {
@@ -269,6 +283,7 @@ def _scores(
     table: Any,
     references: Any,
     objects: Any,
+    words_to_boxes: Any,
     entities: Path | None,
     train: Sequence[str] | None,
     is_scenes: bool,
@@ -279,7 +294,6 @@ def _scores(
     from sat_keras.analysis import score_attention, score_phrases
     from sat_keras.datasets import load_phrases
 
-    words_to_boxes = words_to_boxes_of("scenes" if is_scenes else "photos")
     texts = {key: found.text for key, found in captions.items()}
     results = caption_scores(texts, references, train)
     attention: dict[str, Any] = {}
@@ -360,6 +374,35 @@ def _provenance(
         "versions": versions(),
         "training": training,
     }
+
+
+def _word_maps(
+    arguments: argparse.Namespace,
+    captioner: Any,
+    source: Any,
+    table: Any,
+    objects: Any,
+    words_to_boxes: Any,
+) -> dict[str, Any]:
+    """Returns the pointing of the captioner's word detectors beside that of attention."""
+    from sat_keras.analysis import score_word_maps
+    from sat_keras.baselines import MaximumEntropy
+    from sat_keras.training.pretrained import load_pretrained
+
+    if not isinstance(captioner, MaximumEntropy):
+        raise ValueError(
+            "--pointing compares attention with word detectors: MODEL must be a captioner of the "
+            f"system maximum-entropy. Received: {arguments.model}, system {captioner.config.system}"
+        )
+    if objects is None:
+        note(arguments, "The word maps are not compared: no boxes are known (see --boxes).")
+        return {}
+    with_encoder = source.input_name == "images"
+    attending = {
+        Path(name).name: load_pretrained(name, arguments.encoder_weights, encoder=with_encoder)
+        for name in arguments.pointing
+    }
+    return score_word_maps(captioner, attending, source, table, objects, words_to_boxes)
 
 
 def _report(

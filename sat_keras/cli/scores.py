@@ -51,6 +51,11 @@ def print_results(results: Mapping[str, Any]) -> None:
         _print_attention(results["attention_scores"])
     for kind, scores in results.get("phrases", {}).items():
         _print_phrases(kind, scores)
+    if results.get("word_maps"):
+        print("maps of the words of references that a detector knows")
+    for name, scores in results.get("word_maps", {}).items():
+        print(name)
+        _print_attention(scores)
 
 
 def print_scores(results: Mapping[str, Any]) -> None:

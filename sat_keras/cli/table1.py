@@ -192,6 +192,8 @@ class Commands:
             model, weights = str(self.folder / name), []
         search = ["--beam-size", self._search("beam_size")]
         search += ["--length-penalty", self._search("length_penalty"), "--occlusion", "0"]
+        if name == "maximum-entropy":  # the one with word detectors
+            search += ["--pointing", *PRETRAINED[arguments.dataset].values()]
         _run(
             ["evaluate", model, *data, *weights, "--split", arguments.split, *search, "--out", path]
         )
@@ -276,7 +278,7 @@ def make_table(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             **{key: results.get(key) for key in ("scores", "intervals", "parameters", "command")},
             "training_seconds": (results.get("training") or {}).get("seconds"),
             "caption_statistics": results["caption_statistics"],
-            **{key: results[key] for key in ("scenes",) if key in results},
+            **{key: results[key] for key in ("scenes", "word_maps") if results.get(key)},
         }
         if name != REFERENCE:
             compared = {
