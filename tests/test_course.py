@@ -5,6 +5,7 @@ import re
 import course_06_07
 import course_08
 import course_09
+import course_10
 import numpy as np
 import pytest
 
@@ -257,6 +258,7 @@ ALL = {
         **CASES,
         **course_08.CASES,
         **course_09.CASES,
+        **course_10.CASES,
     }.items()
 } | course_06_07.CASES
 

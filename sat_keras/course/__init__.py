@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "notebook_08": (),
         "notebook_08b": (),
         "notebook_09": (),
+        "notebook_10": (),
         "photo": ("camera_boxes", "camera_caption"),
     },
 )
