@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from sat_keras.baselines import PictureCaptioner
 from sat_keras.baselines.systems import SYSTEMS, system_of
 from sat_keras.config import Config
 from sat_keras.data.features import extract_features
@@ -63,6 +64,19 @@ def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
     assert type(loaded) is type(captioner)
     assert texts(loaded, data) == texts(captioner, data)
     assert any(texts(captioner, data))
+
+
+def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data):
+    folder, captioner = trained
+    if not isinstance(captioner, PictureCaptioner):
+        return
+    table, encoder, _, parent = data
+    train = table[table["split"] == "train"]
+    source = extract_features(train, encoder, parent / "features")
+    means = annotate_pictures(captioner, source, train["image_id"].unique()).mean(axis=1)
+    saved = load_model(folder).standardize  # another test changes the weights of the fixture
+    np.testing.assert_allclose(saved.moving_mean, means.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(saved.moving_variance, means.var(axis=0), atol=1e-5)
 
 
 def test_captions_have_maps_only_where_the_model_attends(trained, data):

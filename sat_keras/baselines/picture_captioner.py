@@ -1,10 +1,11 @@
 """Base class of captioners without attention, which read a picture as one vector."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sat_keras.backend.devices import sum_over_devices
@@ -21,10 +22,10 @@ from sat_keras.search.loop import StepFunction
 class PictureCaptioner(CaptionModel):
     """Captioner of a picture vector: embedding, a recurrence over the words, softmax.
 
-    The picture vector is the mean annotation vector, each feature standardised to mean 0 and
-    variance 1 over the pictures of a minibatch, in inference by moving averages of these. Published
-    systems read the CNN's last hidden layer (`fc2` of VGG16), which the committed features lack and
-    which is a grid of 1 x 1 here. With `E y` the previous word's embedding
+    The picture vector is the mean annotation vector, each feature standardised by its mean and
+    standard deviation over training pictures (`adapt`). Published systems read the CNN's last
+    hidden layer (`fc2` of VGG16), which the committed features lack and which is a grid of 1 x 1
+    here. With `E y` the previous word's embedding
 
         v = (mean_i a_i - mu) / sigma
         h_t, state = recurrence(E y_{t-1}, state),  p(y_t) = softmax(L h_t + b)
@@ -83,14 +84,15 @@ class PictureCaptioner(CaptionModel):
             self.output_words = self.make_layer(
                 keras.layers.Dense, self.vocabulary_size, (None, self.output_dim), "output_words"
             )
-        # A feature of a standard deviation below 1e-3 says nothing: epsilon keeps it small.
+        # Frozen: moments of minibatches would differ between long and short captions. A feature
+        # of a standard deviation below 1e-3 says nothing, and epsilon keeps it small.
         self.standardize = keras.layers.BatchNormalization(
-            momentum=0.9,
-            epsilon=1e-6,
             center=False,
             scale=False,
+            epsilon=1e-6,
+            trainable=False,
             name="standardize",
-            dtype=self.dtype_policy,
+            dtype="float32",
         )
         self.standardize.build((None, config.feature_dim))
         self.drop_embedding = keras.layers.Dropout(
@@ -178,21 +180,37 @@ class PictureCaptioner(CaptionModel):
         bias = ops.cast(self.output_bias, self.compute_dtype)
         return ops.tensordot(hidden, ops.transpose(matrix), axes=1) + bias
 
-    def picture_vector(self, annotations: Any, mask: Any = None, training: bool = False) -> Any:
+    def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Sets `mu` and `sigma` to the moments of the mean annotation vectors of pictures.
+
+        Args:
+            batches: Inputs of the call without `token_ids`.
+        """
+        vectors = [
+            ops.convert_to_numpy(
+                mean_annotation(ops.cast(self.annotate(x), "float32"), x.get("mask"))
+            )
+            for x in batches
+        ]
+        found = np.concatenate(vectors).astype("float32")
+        self.standardize.moving_mean.assign(found.mean(axis=0))
+        self.standardize.moving_variance.assign(found.var(axis=0))
+
+    def picture_vector(self, annotations: Any, mask: Any = None) -> Any:
         """Computes the picture vector `v`.
 
         Args:
             annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
             mask: As in the call.
-            training: Boolean, whether `mu` and `sigma` are those of the batch.
 
         Returns:
             Tensor of shape `(batch_size, feature_dim)`.
         """
-        return self.standardize(mean_annotation(annotations, mask), training=training)
+        mean = mean_annotation(ops.cast(annotations, "float32"), mask)
+        return ops.cast(self.standardize(mean), self.compute_dtype)
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        picture = self.picture_vector(self.annotate(inputs, training), inputs.get("mask"), training)
+        picture = self.picture_vector(self.annotate(inputs, training), inputs.get("mask"))
         token_ids = inputs["token_ids"]
         captions, steps = ops.shape(token_ids)[1:]
         # (batch, captions, steps) -> (batch * captions, steps)

@@ -1,7 +1,7 @@
 """Captioning models: a `keras.Model` that searches captions by its step function."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +275,13 @@ class CaptionModel(keras.Model):
             export_saved_model(self, caption_search(self, beam_size=beams), filepath)
         else:
             export_steps(self, filepath, format, beams)
+
+    def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Computes what a model must know of training pictures beforehand; nothing by default.
+
+        Args:
+            batches: Inputs of the call without `token_ids`.
+        """
 
     @classmethod
     def make_encoder(

@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 TENSORBOARD_FOLDER = "tensorboard"
+# Train pictures, evenly spaced, that a model is adapted to.
+_ADAPTED_TO = 2000
 
 
 def train_captioner(
@@ -165,6 +167,8 @@ def train_captioner(
         # After the checks of the folder: the annotation vectors may take hours.
         source = _source(splits, encoder, config, features, allow_truncated, verbose)
         if state.epochs < config.epochs and not checkpoint.is_over:
+            image_ids = splits["train"]["image_id"].unique()
+            captioner.adapt(search_inputs(source, image_ids[:: -(-len(image_ids) // _ADAPTED_TO)]))
             callbacks = [
                 finite,
                 *([] if start else [CheckFirstLoss()]),
