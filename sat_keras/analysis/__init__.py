@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "curves": ("curve_statistics", "rank_correlation_statistics", "word_curves"),
         "forced": ("force_captions",),
-        "grounding": ("ground_captions",),
+        "grounding": ("caption_boxes", "ground_captions"),
         "measures": ("attention_entropy", "coverage", "sameness", "total_variation"),
         "occlusion": ("occlusion_statistics",),
         "phrase_scores": ("score_phrases",),

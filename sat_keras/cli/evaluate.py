@@ -12,7 +12,15 @@ from typing import Any
 
 from sat_keras.cli import options
 from sat_keras.cli.files import check_target, note, write_captions, write_results
-from sat_keras.cli.inputs import dataset_of, label, load_splits, search_options
+from sat_keras.cli.inputs import (
+    dataset_of,
+    entities_of,
+    label,
+    load_splits,
+    objects_of,
+    search_options,
+    words_to_boxes_of,
+)
 from sat_keras.cli.scores import caption_scores, print_results
 from sat_keras.config.fields import NATURAL
 
@@ -55,14 +63,7 @@ def add_options(parser: options.Parser) -> None:
         default="float32",
         help="dtype policy of the decoder (default: float32, whatever the training's was)",
     )
-    group.add_argument(
-        "--boxes",
-        nargs="+",
-        type=options.path,
-        metavar="PATH",
-        help="boxes of objects: Flickr30k Entities' folder, or COCO's instances files (default: "
-        "those of the scenes, and Entities' archive where it lies in the data folder)",
-    )
+    options.add_boxes(group)
     group.add_argument(
         "--occlusion",
         type=options.number(int, NATURAL),
@@ -138,8 +139,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     _check_targets(arguments, path)
     dataset = dataset_of(arguments, description)
     table = load_splits(dataset, (arguments.split,), arguments.limit)
-    entities = _entities(arguments, dataset)
-    objects = _objects(arguments, dataset["name"], table, entities)
+    entities = entities_of(dataset, arguments.boxes)
+    objects = objects_of(dataset, table, arguments.boxes)
     cache = arguments.features or dataset["features"]
     captioner, source = _captioner_and_source(arguments, folder, description, table, cache)
     references = references_of(table)
@@ -238,44 +239,6 @@ def _captioner_and_source(
     )
 
 
-def _entities(arguments: argparse.Namespace, dataset: Any) -> Path | None:
-    """Returns where Flickr30k Entities is, among `--boxes` or in the data folder; or `None`."""
-    from sat_keras.datasets.boxes import open_entities
-
-    if not dataset["name"].startswith("flickr"):
-        return None
-    folder = Path(dataset["data_dir"])
-    for place in map(Path, arguments.boxes or (folder, folder / dataset["name"])):
-        try:
-            if place.exists():
-                open_entities(place)
-                return place
-        except FileNotFoundError:
-            continue
-    return None
-
-
-def _objects(
-    arguments: argparse.Namespace, dataset_name: str, table: Any, entities: Path | None
-) -> Any:
-    """Returns a table of the pictures' objects, or `None` if they are not known."""
-    from sat_keras.datasets import load_boxes, load_objects
-
-    if dataset_name == "scenes":
-        return load_objects(table)
-    if not (arguments.boxes or entities):
-        return None
-    objects = load_boxes(arguments.boxes or [entities], set(table["image_id"]))
-    if objects.empty and not arguments.boxes:
-        return None
-    if objects.empty:
-        raise ValueError(
-            "Expected the boxes of these pictures: name the files of this data set's split. "
-            f"Received: --boxes {' '.join(arguments.boxes)}, none of {table['image_id'].iloc[0]}"
-        )
-    return objects
-
-
 def _scores(
     captioner: Any,
     source: Any,
@@ -308,13 +271,6 @@ def _scores(
     if is_scenes:
         results["scenes"] = scene_scores(texts, objects, attention)
     return results
-
-
-def words_to_boxes_of(dataset: str) -> Any:
-    """Returns the function that finds the boxes of a caption's words in a data set's objects."""
-    from sat_keras.datasets import boxes, scenes
-
-    return scenes.words_to_boxes if dataset == "scenes" else boxes.words_to_boxes
 
 
 def _train_captions(dataset: Mapping[str, Any]) -> list[str] | None:

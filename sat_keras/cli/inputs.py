@@ -113,6 +113,64 @@ def load_splits(dataset: Mapping[str, Any], splits: Sequence[str], limit: int | 
     return pd.concat(tables, ignore_index=True)
 
 
+def entities_of(dataset: Mapping[str, Any], boxes: Sequence[str] | None) -> Path | None:
+    """Returns where Flickr30k Entities is, among `--boxes` or in the data folder; or `None`.
+
+    Args:
+        dataset: Dictionary of `dataset_of`.
+        boxes: What `--boxes` names, or `None`.
+    """
+    from sat_keras.datasets.boxes import open_entities
+
+    if not dataset["name"].startswith("flickr"):
+        return None
+    folder = Path(dataset["data_dir"])
+    for place in map(Path, boxes or (folder, folder / dataset["name"])):
+        try:
+            if place.exists():
+                open_entities(place)
+                return place
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def objects_of(dataset: Mapping[str, Any], table: Any, boxes: Sequence[str] | None) -> Any:
+    """Returns a table of the pictures' objects, or `None` if they are not known.
+
+    Args:
+        dataset: Dictionary of `dataset_of`.
+        table: Captions table of the pictures.
+        boxes: What `--boxes` names, or `None`.
+
+    Raises:
+        ValueError: If what `--boxes` names has none of these pictures.
+    """
+    from sat_keras.datasets import load_boxes, load_objects
+
+    if dataset["name"] == "scenes":
+        return load_objects(table)
+    entities = entities_of(dataset, boxes)
+    if not (boxes or entities):
+        return None
+    objects = load_boxes(boxes or [str(entities)], set(table["image_id"]))
+    if objects.empty and not boxes:
+        return None
+    if objects.empty:
+        raise ValueError(
+            "Expected the boxes of these pictures: name the files of this data set's split. "
+            f"Received: --boxes {' '.join(boxes or ())}, none of {table['image_id'].iloc[0]}"
+        )
+    return objects
+
+
+def words_to_boxes_of(dataset_name: str) -> Any:
+    """Returns the function that finds the boxes of a caption's words in a data set's objects."""
+    from sat_keras.datasets import boxes, scenes
+
+    return scenes.words_to_boxes if dataset_name == "scenes" else boxes.words_to_boxes
+
+
 def search_options(arguments: argparse.Namespace, config: Config) -> dict[str, Any]:
     """Returns beam size, length penalty and context: the command line's, else the config's."""
     names = ("beam_size", "length_penalty", "context")

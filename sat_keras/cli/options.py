@@ -181,6 +181,22 @@ def add_data_dir(parser: Group) -> None:
     )
 
 
+def add_boxes(parser: Group) -> None:
+    """Adds the option of the boxes of objects.
+
+    Args:
+        parser: Parser or group to add it to.
+    """
+    parser.add_argument(
+        "--boxes",
+        nargs="+",
+        type=path,
+        metavar="PATH",
+        help="boxes of objects: Flickr30k Entities' folder, or COCO's instances files (default: "
+        "those of the scenes, and Entities' archive where it lies in the data folder)",
+    )
+
+
 def add_data(parser: Group, required: bool) -> None:
     """Adds the rarer options of a data set: splits, limit, encoder weights, truncated pictures.
 

@@ -13,7 +13,9 @@ from sat_keras.cli.inputs import (
     default_features,
     encoder_weights,
     load_splits,
+    objects_of,
     with_encoder_sizes,
+    words_to_boxes_of,
 )
 from sat_keras.config.config import Config
 from sat_keras.config.fields import COUNT
@@ -70,6 +72,7 @@ def add_options(parser: options.Parser) -> None:
         help="GPUs or other devices that share every batch (default: 1)",
     )
     options.add_data(others, required=True)
+    options.add_boxes(others)
     options.add_config(parser, without=COMMON)
 
 
@@ -122,6 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     if open_run(arguments.out, description, arguments.overwrite):
         print(f"The training in {arguments.out} is finished; train anew with --overwrite.")
         return
+    boxes = _boxes(arguments, config, dataset, table) if config.grounding_weight else None
     try:
         with sigterm_raises(), recorded_run(arguments.out, arguments.command_line, config):
             log = train_captioner(
@@ -136,6 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
                 vocabulary="captions" if start is None else arguments.vocabulary or "extend",
                 devices=arguments.devices,
                 verbose=_verbosity(arguments.quiet),
+                boxes=boxes,
             )
     finally:
         draw_curves(arguments.out)
@@ -175,6 +180,23 @@ def _takes_encoder(
         return False
     is_frozen_file = origin["encoder"]["in_model"] and arguments.encoder_weights is None
     return is_frozen_file or origin["config"].split_layer is not None
+
+
+def _boxes(arguments: argparse.Namespace, config: Config, dataset: Any, table: Any) -> Any:
+    """Returns the boxes of the train captions' words, for supervised attention."""
+    from sat_keras.analysis import caption_boxes
+    from sat_keras.cnn.resize import PictureResize
+
+    train = table[table["split"] == "train"]
+    objects = objects_of(dataset, train, arguments.boxes)
+    if objects is None:
+        raise ValueError(
+            "Supervised attention needs boxes of the train pictures: name them with --boxes, or "
+            f"leave out --grounding-weight. Received: no boxes of {dataset['name']}"
+        )
+    resize = PictureResize(config.image_size, config.resize)
+    words_to_boxes = words_to_boxes_of(dataset["name"])
+    return caption_boxes(train, objects, words_to_boxes, resize, config.full_stop)
 
 
 def _vocabulary(arguments: argparse.Namespace) -> dict[str, str]:

@@ -33,6 +33,13 @@ class TrainingConfig:
         0.0, "Share of the target probability that is spread over all words.", SHARE
     )
 
+    grounding_weight: float = field(
+        0.0,
+        "lambda_g, the weight of supervised attention: words that name an object are to look into "
+        "its boxes, where these are known.",
+        AMOUNT,
+    )
+
     objective: str = field(
         "likelihood",
         "likelihood of the references, or cider: CIDEr-D of sampled captions (self-critical), from "

@@ -7,7 +7,7 @@ or pixels when they are needed, a few minibatches ahead.
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,6 +80,8 @@ def caption_batches(
     mirror: bool = False,
     first_epoch: int = 0,
     first_step: int = 0,
+    boxes: Sequence[Sequence[tuple]] | None = None,
+    grid_shape: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Returns minibatches of captions and their pictures for training with teacher forcing.
 
@@ -112,6 +114,10 @@ def caption_batches(
         first_epoch: Integer, epoch of the first pass, above 0 for a resumed training.
         first_step: Integer, minibatches that every pass leaves out at its start, for the rest of an
             interrupted epoch.
+        boxes: Optional sequence as long as `table`: for each caption the boxes of its words, tuples
+            `(word, x0, y0, x1, y1)` of the word's position and of shares of the resized picture's
+            sides, see `sat_keras.analysis.caption_boxes`.
+        grid_shape: Tuple `(rows, columns)` of the annotation grid. Required with `boxes`.
 
     Returns:
         Finite `tf.data.Dataset`, of known cardinality, of `(x, y, sample_weight)`:
@@ -120,6 +126,8 @@ def caption_batches(
           `x["images"]`: `(rows, height, width, 3)`.
         - `x["mask"]`: bool `(rows, num_regions)`, only if the encoder pads pictures.
         - `x["token_ids"]`: int32 `(rows, captions, steps)`, each word's predecessor.
+        - `x["in_boxes"]`: float32 `(rows, captions, steps, num_regions)`, only with `boxes`: the
+          share of every region that lies in the boxes of the word that the step predicts.
         - `y`: int32 `(rows, captions, steps)`, the words.
         - `sample_weight`: float32 `(rows, captions, steps)`, see `teacher_forcing`.
 
@@ -138,9 +146,21 @@ def caption_batches(
     def read(choice: tf.Tensor) -> tuple[dict, tf.Tensor]:
         return _read_inputs(source, tf.gather_nd(positions, choice)), choice
 
+    in_boxes = None
+    if boxes is not None:
+        if grid_shape is None or len(boxes) != len(table):
+            raise ValueError(
+                "`boxes` needs an entry for each caption of the table, and `grid_shape`. "
+                f"Received: {len(boxes)} entries, {len(table)} captions, grid_shape={grid_shape}"
+            )
+        in_boxes = _InBoxes(boxes, order.rows, grid_shape)
+
     def assemble(x: dict, choices: tf.Tensor) -> tuple[dict, tf.Tensor, tf.Tensor]:
         inputs, targets, sample_weight = teacher_forcing(order.captions.gather(choices))
-        return {**x, "token_ids": inputs}, targets, sample_weight
+        x = {**x, "token_ids": inputs}
+        if in_boxes is not None:
+            x["in_boxes"] = in_boxes.gather(choices, targets)
+        return x, targets, sample_weight
 
     choices = _epochs(lambda epoch: order.draw(epoch, len(views)), first_epoch)
     choices = choices.flat_map(tf.data.Dataset.from_tensor_slices)
@@ -467,6 +487,52 @@ class _Captions:
         return tf.where(is_mirrored, tf.gather(self._mirrored, token_ids), token_ids)
 
 
+class _InBoxes:
+    """Gathers which share of every region lies in the boxes of a word."""
+
+    def __init__(
+        self, boxes: Sequence[Sequence[tuple]], rows: np.ndarray, grid_shape: tuple[int, int]
+    ) -> None:
+        most = max([1, *map(len, boxes)])
+        padded = np.full((len(boxes) + 1, most, 5), -1, "float32")  # the last one is padding
+        for entries, each in zip(padded, boxes, strict=False):
+            entries[: len(each)] = np.reshape(each, (-1, 5))
+        self._grid_shape = grid_shape
+        with tf.device("CPU:0"):
+            self._boxes = tf.constant(padded)
+            self._rows = tf.constant(rows)
+
+    def gather(self, choices: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Returns shares of rows and views `(batch_size, 2)`, for every word of `targets`.
+
+        Where several boxes of a word cover a region, the largest share counts.
+        """
+        row, view = tf.unstack(choices, axis=-1)
+        captions, steps = tf.unstack(tf.shape(targets)[1:])
+        # (batch, captions, boxes, 5)
+        boxes = tf.gather(self._boxes, tf.gather(self._rows, row)[:, :captions])
+        word, x0, y0, x1, y1 = tf.unstack(boxes, axis=-1)
+        is_mirrored = tf.cast(view, tf.bool)[:, tf.newaxis, tf.newaxis]
+        x0, x1 = tf.where(is_mirrored, 1 - x1, x0), tf.where(is_mirrored, 1 - x0, x1)
+        number_y, number_x = self._grid_shape
+        # (batch, captions, boxes, rows, columns) -> (batch, captions, boxes, 1, regions)
+        cells = (
+            _overlap(y0, y1, number_y)[..., tf.newaxis] * _overlap(x0, x1, number_x)[..., None, :]
+        )
+        shape = tf.concat([tf.shape(word), [1, number_y * number_x]], axis=0)
+        is_word = word[..., tf.newaxis] == tf.range(tf.cast(steps, tf.float32))
+        found = tf.where(is_word[..., tf.newaxis], tf.reshape(cells, shape), 0.0)
+        found = tf.reduce_max(found, axis=2)
+        return tf.ensure_shape(found, (*targets.shape, number_y * number_x))
+
+
+def _overlap(start: tf.Tensor, end: tf.Tensor, cells: int) -> tf.Tensor:
+    """Returns the share of each of `cells` equal parts of 0 to 1 between `start` and `end`."""
+    edges = tf.range(cells + 1, dtype=tf.float32) / cells
+    inside = tf.minimum(end[..., None], edges[1:]) - tf.maximum(start[..., None], edges[:-1])
+    return cells * tf.maximum(inside, 0.0)
+
+
 def _token_ids(captions: pd.Series, tokenizer: Tokenizer, max_length: int | None) -> np.ndarray:
     """Returns padded int32 ids `(captions + 1, steps + 1)`; the last row is all padding."""
     ragged = tokenizer(captions.tolist())
@@ -481,6 +547,7 @@ class _EpochOrder:
     Attributes:
         image_ids: Image ids of the pictures, in order of appearance.
         pictures: Integer array `(rows,)`, the number of each row's picture in `image_ids`.
+        rows: Integer array `(rows, captions of a row)`, their numbers in the table.
         captions: `_Captions` of the rows.
         rows_a_batch: Integer, rows in a minibatch.
     """
@@ -499,6 +566,7 @@ class _EpochOrder:
         pictures, self.image_ids = pd.factorize(table["image_id"])
         is_caption = group == "length"
         rows = np.arange(len(table))[:, np.newaxis] if is_caption else _picture_rows(pictures)
+        self.rows = rows
         self.pictures = pictures[rows[:, 0]]
         self.captions = _Captions(
             _token_ids(table["caption"], tokenizer, max_length), rows, tokenizer

@@ -12,7 +12,12 @@ from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.decoder import AttentionDecoder
 from sat_keras.paper.encoder import ImageEncoder
-from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty, written_logits
+from sat_keras.paper.loss import (
+    cross_entropies,
+    doubly_stochastic_penalty,
+    grounding_loss,
+    written_logits,
+)
 from sat_keras.paper.reinforce import Reinforce, location_entropy
 from sat_keras.search.loop import StepFunction
 
@@ -35,6 +40,9 @@ class Captioner(CaptionModel):
     over a caption's samples. It also logs `entropy`, the mean entropy of the attention weights in
     nats, and `baseline`, the moving average of `log p(y_t)` in nats a word.
 
+    With `config.grounding_weight` the loss adds `grounding_loss` times this weight, summed over the
+    words whose boxes are known, and logs `grounding`, its mean over these words.
+
     Args:
         config: A `Config`.
         tokenizer: `Tokenizer` of the captions, saved with the model.
@@ -48,7 +56,8 @@ class Captioner(CaptionModel):
             in 0..255, shape `(batch_size, height, width, 3)`, or, with an encoder that is trained
             in part, `features`, the cached output of its stem. Optional `mask`, booleans of shape
             `(batch_size, num_regions)`, `False` for regions that are padding: they get no
-            attention, and neither the initial state nor the penalty counts them.
+            attention, and neither the initial state nor the penalty counts them. `in_boxes`, shape
+            `(batch_size, captions, steps, num_regions)`, is read by the loss alone.
         training: Boolean, whether dropout is active.
 
     Returns:
@@ -93,6 +102,8 @@ class Captioner(CaptionModel):
         self.decoder.build((None, None, None), (None, config.num_regions, config.feature_dim))
         self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
         self.penalty_tracker = keras.metrics.Mean("penalty")
+        if config.grounding_weight:
+            self.grounding_tracker = keras.metrics.Mean("grounding")
         self.reinforce: Any = None
         if config.attention == "hard":
             self.entropy_tracker = keras.metrics.Mean("entropy")
@@ -132,9 +143,9 @@ class Captioner(CaptionModel):
         """Computes the loss of the class's description and updates the logged metrics.
 
         Args:
-            x: Dictionary of the call's inputs, whose `mask` the penalty reads, and whose
-                `advantage`, of shape `(batch_size, captions)`, multiplies the cross-entropy of
-                each caption; or `None`.
+            x: Dictionary of the call's inputs, whose `mask` the penalty reads, whose `advantage`,
+                of shape `(batch_size, captions)`, multiplies the cross-entropy of each caption,
+                and whose `in_boxes` supervises attention, see `grounding_loss`; or `None`.
             y, sample_weight: Tensors of shape `(batch_size, captions, steps)`, the next words, and
                 1 at words and ends, 0 at padding (all 1 by default).
             y_pred: The result of the call.
@@ -145,9 +156,11 @@ class Captioner(CaptionModel):
         """
         weight = ops.ones_like(y) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")
+        in_boxes = (x or {}).get("in_boxes") if self.config.grounding_weight else None
         if training and self.decoder.attention.samples > 1:  # a row for each of the samples
             samples = self.decoder.attention.samples
             y, weight = ops.repeat(y, samples, axis=1), ops.repeat(weight, samples, axis=1)
+            in_boxes = None if in_boxes is None else ops.repeat(in_boxes, samples, axis=1)
         words = ops.sum(weight, axis=-1)
         captions = ops.sum(ops.cast(words > 0, "float32"))
 
@@ -172,9 +185,20 @@ class Captioner(CaptionModel):
             ops.sum(penalty) / ops.maximum(captions, 1.0), sample_weight=captions
         )
         loss = ops.sum(word_loss) + self.config.penalty_weight * ops.sum(penalty)
+        if in_boxes is not None:
+            loss = loss + self._grounding(y_pred["attention_weights"], in_boxes)
         if self.reinforce:
             loss = loss + ops.sum(self._hard_terms(-cross_entropy, y_pred, weight, training))
         return loss / ops.maximum(sum_over_devices(captions), 1.0)
+
+    def _grounding(self, attention_weights: Any, in_boxes: Any) -> Any:
+        """Returns supervised attention's part of the loss of all rows."""
+        loss, has_boxes = grounding_loss(attention_weights, in_boxes)
+        words = ops.sum(has_boxes)
+        self.grounding_tracker.update_state(
+            ops.sum(loss) / ops.maximum(words, 1.0), sample_weight=words
+        )
+        return self.config.grounding_weight * ops.sum(loss)
 
     def _hard_terms(self, log_probability: Any, y_pred: Any, weight: Any, training: bool) -> Any:
         """Returns hard attention's part of the loss of every row, 0 outside training."""

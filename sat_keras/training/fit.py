@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def train_captioner(
     vocabulary: str = "captions",
     devices: int = 1,
     verbose: int = 2,
+    boxes: Sequence[Sequence[tuple]] | None = None,
 ) -> pd.DataFrame:
     """Trains a captioner on a data set, or resumes the training that lies in the folder `out`.
 
@@ -95,6 +96,8 @@ def train_captioner(
             `start`; `"extend"` or `"keep"` for the words of `start`, with or without new ones.
         devices: Integer, number of devices that share every batch, see `sat_keras.backend.devices`.
         verbose: 0 for no output, 1 for progress bars, 2 for a line per epoch.
+        boxes: For each train caption the boxes of its words, see `caption_batches`. Required with
+            `config.grounding_weight`.
 
     Returns:
         DataFrame with a row per epoch: `epoch` from 0, `loss`, `cross_entropy` in nats a word,
@@ -120,6 +123,12 @@ def train_captioner(
     placement = _devices(devices, config)
     splits = {name: table[table["split"] == name] for name in ("train", "dev")}
     _check_splits(splits)
+    if config.grounding_weight and boxes is None:
+        raise ValueError(
+            "Supervised attention needs the `boxes` of the train captions' words, see "
+            "`sat_keras.analysis.caption_boxes`; or set `grounding_weight=0`. "
+            f"Received: boxes=None, grounding_weight={config.grounding_weight}"
+        )
     with locked(out):
         state = read_state(out)
         if state.finished:
@@ -142,6 +151,8 @@ def train_captioner(
                 mirror=config.mirror,
                 first_epoch=state.epochs,
                 first_step=first_step,
+                boxes=boxes,
+                grid_shape=config.grid_shape,
                 **options,
             )
             return pad_rows(found, placement.number)

@@ -148,7 +148,10 @@ def make_self_critical(
     Raises:
         ValueError: If there is none, or the config does not fit.
     """
-    wanted = {"group": "picture", "attention": "soft", "system": "show-attend-tell"}
+    wanted = {
+        **{"group": "picture", "attention": "soft", "system": "show-attend-tell"},
+        "grounding_weight": 0,
+    }
     other = {k: getattr(config, k) for k, v in wanted.items() if getattr(config, k) != v}
     if start is None or other:
         raise ValueError(
