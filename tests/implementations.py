@@ -2,10 +2,10 @@
 
 import itertools
 
-import keras
 import numpy as np
 from gradients import numpy, outputs_and_weight_gradients
 from keras import ops
+from seeding import fix_seed
 
 from sat_keras.paper.decoder import AttentionDecoder
 
@@ -76,7 +76,7 @@ def run(implementation: str, options: dict, precision: str) -> dict[str, np.ndar
     token_ids = generator.integers(SIZES["vocabulary_size"], size=(BATCH, CAPTIONS, STEPS))
     annotations = generator.normal(size=(BATCH, REGIONS, FEATURES)).astype("float32")
     mask = np.array([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], "bool") if options.pop("mask") else None
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     decoder = AttentionDecoder(
         **SIZES, **options, implementation=implementation, dtype=precision, name="decoder"
     )

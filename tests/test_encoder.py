@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from PIL import Image
+from seeding import fix_seed
 
 from sat_keras.cnn.resize import PADDING, RESIZE, PictureResize
 from sat_keras.cnn.scenes import CoordinateChannels, scene_cnn
@@ -382,7 +383,7 @@ def test_weights_file(tmp_path):
 
 def test_fingerprint_changes_with_every_setting():
     def build(layer=None, resize="crop", image_size=16, dtype="float32", seed=0, change=0.0):
-        keras.utils.set_random_seed(seed)
+        fix_seed(seed)
         encoder = ImageEncoder(
             "scenes", layer, None, resize=resize, image_size=image_size, dtype=dtype
         )

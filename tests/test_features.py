@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from keras import ops
 from PIL import Image
+from seeding import fix_seed
 
 from sat_keras.data import features
 from sat_keras.data.features import FeatureCache, extract_features
@@ -27,7 +28,7 @@ ATOL = 1e-4 if keras.backend.backend() == "tensorflow" else 5e-3
 
 def make_encoder(seed=0, resize="crop"):
     """A grid of 4 x 4 regions of 3 features: shards of 96 bytes."""
-    keras.utils.set_random_seed(seed)
+    fix_seed(seed)
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Conv2D(3, 3, strides=2, padding="same", name="last")(x)

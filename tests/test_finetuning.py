@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import ops
+from seeding import fix_seed
 
 from sat_keras import cli
 from sat_keras.captioning.presets import copy_captioner
@@ -87,7 +88,7 @@ def cache(table, tmp_path_factory):
 
 def captioners(tokenizer, config=CONFIG):
     """A captioner of pixels, and one of cached features, with the same weights."""
-    keras.utils.set_random_seed(1)
+    fix_seed(1)
     from_pixels = Captioner(config, tokenizer, small_encoder())
     return from_pixels, copy_captioner(from_pixels, None, "float32")
 
@@ -231,7 +232,7 @@ def test_a_rate_of_its_own_needs_one_of_the_decoder():
 
 def train(table, out, features, **changes):
     config = CONFIG.replace(epochs=1, beam_size=1, **changes)
-    keras.utils.set_random_seed(2)
+    fix_seed(2)
     encoder = small_encoder()
     training.train_captioner(config, table, encoder, out, features, verbose=0)
     return encoder, keras.saving.load_model(out / "model.keras", compile=False)
@@ -263,7 +264,7 @@ def test_the_head_is_saved_with_the_decoder_and_joined_to_the_frozen_layers(
     config = Config.tiny().replace(
         encoder_trainable="block3_conv1", feature_dim=128, max_length=2, beam_size=1
     )
-    keras.utils.set_random_seed(3)
+    fix_seed(3)
     encoder = make_encoder(config, tmp_path / "cnn.weights.h5")
     captioner = Captioner(config, tokenizer, encoder)
     random = np.random.default_rng(0)
@@ -308,7 +309,7 @@ def command(*words):
 def run(tmp_path_factory):
     """A training of the command line in a folder, and what is beside it."""
     folder = tmp_path_factory.mktemp("run")
-    keras.utils.set_random_seed(4)
+    fix_seed(4)
     scene_cnn(16).save_weights(folder / "cnn.weights.h5")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -6,6 +6,7 @@ import pytest
 import test_recurrence
 from gradients import gradients, numpy, random
 from keras import ops
+from seeding import fix_seed
 
 from sat_keras.backend import xla as fusion
 from sat_keras.backend.xla import fused, has_fusion
@@ -104,7 +105,7 @@ def test_fused_updates_are_the_same(name):
     assert type(plain).__module__.startswith("keras.")
     weights = []
     for optimizer in (fused, plain):
-        keras.utils.set_random_seed(3)
+        fix_seed(3)
         model = keras.Sequential([keras.layers.Embedding(5, 4), keras.layers.Dense(3)])
         model.compile(optimizer, "mse")
         x = np.array([[0, 1], [2, 1]])

@@ -9,6 +9,7 @@ import pytest
 from enumeration import CONFIG, SEQUENCES, batch, enumeration, force, make
 from gradients import gradients, numpy, random, weight_gradients
 from keras import ops
+from seeding import fix_seed
 from tracing import functions_run_eagerly
 
 from sat_keras.config.config import Config
@@ -383,7 +384,7 @@ def test_samples_of_a_caption_share_their_dropout():
 @pytest.fixture(scope="module")
 def looked():
     """A captioner trained on pictures that have a word's colour in one region, marked."""
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     config = CONFIG.replace(
         grid_shape=(2, 2), feature_dim=4, hidden_dim=16, embedding_dim=8, attention_dim=8,
         vocabulary_size=8, attention_samples=4, expected_probability=0.5, baseline="samples",
@@ -492,7 +493,7 @@ def test_soft_attention_has_no_other_context():
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_training_in_half_precision(policy):
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     captioner = Captioner(
         CONFIG.replace(attention_samples=2, expected_probability=0.5), dtype=policy
     )

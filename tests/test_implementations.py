@@ -24,6 +24,7 @@ from implementations import (
     loop_combinations,
     name,
 )
+from seeding import fix_seed
 
 from sat_keras.config import Config
 from sat_keras.fast import choose_implementation
@@ -46,8 +47,8 @@ OTHER_BACKEND = """
 import contextlib, sys
 if sys.argv[1] != "tensorflow":
     sys.modules["tensorflow"] = None
-import implementations
-assert implementations.keras.backend.backend() == sys.argv[1]
+import keras, implementations
+assert keras.backend.backend() == sys.argv[1]
 cases = implementations.loop_combinations()
 one_by_one = contextlib.nullcontext()
 if sys.argv[1] == "jax":
@@ -63,7 +64,7 @@ print(len(cases), "combinations are equal")
 
 
 def make(implementation="auto", **options):
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     decoder = AttentionDecoder(**SIZES, **options, implementation=implementation)
     decoder.build((None, None, None), (None, REGIONS, FEATURES))
     return decoder
@@ -154,7 +155,7 @@ def test_fused_does_not_call_it(monkeypatch):
 @pytest.mark.parametrize("attention", ["soft", "hard"])
 def test_search_is_the_same(attention):
     config = Config.tiny().replace(attention=attention, vocabulary_size=9)
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     reference = Captioner(config, implementation="reference")
     fused = Captioner(config, implementation="fused")
     fused.copy_weights(reference)
@@ -237,7 +238,7 @@ def test_masked_regions_are_as_if_they_were_not_there(implementation, hard_atten
 
 def test_the_mask_reaches_the_loss():
     config = Config.tiny().replace(vocabulary_size=9, penalty_target="length")
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     captioner = Captioner(config)
     values = np.random.default_rng(0).normal(size=(1, 4, 8)).astype("float32")
     inputs = {"annotations": values, "token_ids": TOKEN_IDS}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gradients import numpy
 from keras import ops
+from seeding import fix_seed
 
 from sat_keras import training
 from sat_keras.config import Config
@@ -71,7 +72,7 @@ def test_without_any_picture_the_reward_is_0():
 @pytest.fixture
 def captioner():
     """A captioner of two words, 4 and 5."""
-    keras.utils.set_random_seed(3)
+    fix_seed(3)
     model = Captioner(CONFIG.replace(penalty_weight=0.0))
     random = np.random.default_rng(0)
     model.decoder.set_weights([random.normal(size=w.shape) for w in model.decoder.weights])
@@ -197,7 +198,7 @@ def scenes(tmp_path_factory):
         caption_samples=3,
         learning_rate=0.02,
     )
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     tokenizer = Tokenizer.from_captions(table[table["split"] == "train"]["caption"], full_stop=True)
     return table, encoder, config, Captioner(config, tokenizer)
 

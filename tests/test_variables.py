@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from seeding import fix_seed
 
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
@@ -43,7 +44,7 @@ CHANGES = {
 
 
 def make(implementation):
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     return Captioner(CONFIG, TOKENIZER, implementation=implementation)
 
 
