@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from seeding import fix_seed
 
 from sat_keras.captioning.caption import Caption, as_sentence
 from sat_keras.captioning.maps import fit_picture, reduce_picture
@@ -25,7 +26,7 @@ CONFIG = Config.tiny().replace(feature_dim=128, max_length=4, beam_size=3)
 
 @pytest.fixture(scope="module")
 def captioner():
-    keras.utils.set_random_seed(0)
+    fix_seed(0)
     encoder = ImageEncoder("scenes", weights=None, resize="squash", image_size=16)
     config = CONFIG.replace(grid_shape=encoder.grid_shape, feature_dim=encoder.feature_dim)
     tokenizer = Tokenizer.from_captions(["a red circle", "a blue square above a ring"])
@@ -37,7 +38,7 @@ def captioner():
     return captioner
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pictures():
     """Three pictures of different sizes and looks."""
     random = np.random.default_rng(1)
@@ -57,7 +58,7 @@ def folder(tmp_path, pictures):
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(captioner, pictures):
     """The words, by the search on each picture's annotation vectors."""
     encoder = captioner.encoder
@@ -114,6 +115,7 @@ MANY = {
 }
 
 
+@pytest.mark.graph  # these tests share one compiled search
 @pytest.mark.parametrize("kind", MANY)
 def test_many_pictures_give_a_list(captioner, pictures, folder, expected, sentences, kind):
     assert captioner.generate(MANY[kind](pictures, folder)) == sentences
@@ -130,6 +132,7 @@ ONE = {
 }
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("kind", ONE)
 def test_one_picture_gives_one_sentence(captioner, pictures, folder, expected, sentences, kind):
     one = ONE[kind](pictures[0], folder)
@@ -138,6 +141,7 @@ def test_one_picture_gives_one_sentence(captioner, pictures, folder, expected, s
     assert (caption.text, str(caption)) == (expected[0], sentences[0])
 
 
+@pytest.mark.graph
 def test_batches_are_many_pictures(captioner, pictures, sentences):
     batch = np.stack([pictures[0], pictures[0]])
     assert captioner.generate(batch) == [sentences[0]] * 2
@@ -186,6 +190,7 @@ def server(folder):
         running.shutdown()
 
 
+@pytest.mark.graph
 def test_addresses(captioner, server, sentences):
     assert captioner.generate(f"{server}/a.png") == sentences[0]
     assert captioner.generate([f"{server}/{name}.png" for name in "abc"]) == sentences
@@ -225,7 +230,6 @@ def test_the_best_captions_are_those_of_the_search(captioner, pictures):
         np.testing.assert_allclose(flat, maps[: len(caption.words)], atol=1e-6)
 
 
-@pytest.mark.graph
 def test_the_search_of_the_n_best_is_compiled_once(captioner, pictures):
     captioner.generate(pictures[0], num_results=2)
     searches = dict(captioner.searches.by_options)
