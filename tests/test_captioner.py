@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gradients import gradients, numpy, random
 from keras import ops
+from seeding import fix_seed
 from tracing import functions_run_eagerly
 
 from sat_keras.captioning.model import FILE_FORMAT, CaptionSearch
@@ -52,7 +53,7 @@ def small_encoder():
 
 
 def make(seed=0, tokenizer=TOKENIZER, encoder=None, dtype=None, **changes):
-    keras.utils.set_random_seed(seed)
+    fix_seed(seed)
     return Captioner(CONFIG.replace(**changes), tokenizer, encoder, dtype=dtype)
 
 
@@ -236,10 +237,11 @@ def test_fit_on_data_sets_of_unknown_shapes():
     data = tf.data.Dataset.from_generator(lambda: iter(minibatches), output_signature=spec)
     data = data.apply(tf.data.experimental.assert_cardinality(len(minibatches)))
     captioner = make(penalty_weight=0.5)
-    expected = [
-        loss_by_hand(captioner.config, outputs_of(captioner, x), y, w, 0.0)
-        for x, y, w in minibatches
-    ]
+    with functions_run_eagerly(True):
+        expected = [
+            loss_by_hand(captioner.config, outputs_of(captioner, x), y, w, 0.0)
+            for x, y, w in minibatches
+        ]
     captioner.compile(keras.optimizers.SGD(0.0))
     logs = captioner.fit(data, epochs=1, verbose=0).history
     rows = [len(y) for _, y, _ in minibatches]
@@ -280,10 +282,11 @@ def test_training_under_xla():
         pytest.skip("PyTorch has no XLA here")
     x, y, weight = batch(captions=2)
     logs, weights = [], []
-    for options in ({"jit_compile": True}, {"run_eagerly": True}):
+    for is_eager in (False, True):
         captioner = make()
-        captioner.compile(keras.optimizers.SGD(0.1), **options)
-        logs.append(captioner.train_on_batch(x, y, sample_weight=weight))
+        captioner.compile(keras.optimizers.SGD(0.1), run_eagerly=is_eager, jit_compile=not is_eager)
+        with functions_run_eagerly(is_eager):
+            logs.append(captioner.train_on_batch(x, y, sample_weight=weight))
         weights.append(np.concatenate([np.ravel(value) for value in captioner.get_weights()]))
     np.testing.assert_allclose(*logs, rtol=1e-4)
     np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-5)
@@ -463,7 +466,6 @@ def test_a_data_set_is_captioned_batch_by_batch(trained):
     assert [caption.text for caption in captioner.read(found)] == SENTENCES
 
 
-@pytest.mark.graph
 def test_pictures_of_any_sizes(trained):
     captioner, _, _ = trained
     images = photos((16, 16), (20, 31), (9, 12))
