@@ -14,7 +14,7 @@ from sat_keras.training import load_pretrained, train_captioner
 from sat_keras.training.captioning import annotate_pictures, caption_pictures
 from sat_keras.training.pretrained import copy_captioner, make_encoder, save_pretrained
 
-PICTURES = {"train": 4, "dev": 2}
+PICTURES = {"train": 2, "dev": 2}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def data(tmp_path_factory):
     """The captions table, the encoder and the config of all trainings, and their folder."""
     folder = tmp_path_factory.mktemp("systems")
     table = load_dataset("scenes", folder / "data", num_images={**PICTURES, "test": 0})
-    config = Config.tiny().replace(epochs=1, max_length=6, beam_size=2)
+    config = Config.tiny().replace(epochs=1, max_length=3, beam_size=2, length_penalty=9.0)
     encoder = make_encoder(config, None)
     config = config.replace(grid_shape=encoder.grid_shape, feature_dim=encoder.feature_dim)
     return table, encoder, config, folder
@@ -62,8 +62,9 @@ def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
     save_pretrained(captioner, tmp_path / "shared")
     loaded = load_pretrained(tmp_path / "shared", encoder=False)
     assert type(loaded) is type(captioner)
-    assert texts(loaded, data) == texts(captioner, data)
-    assert any(texts(captioner, data))
+    expected = texts(captioner, data)
+    assert any(expected)
+    assert texts(loaded, data) == expected
 
 
 def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data):
