@@ -10,8 +10,6 @@ import pytest
 from benchmarks import variance
 from sat_keras.data.tokenizer import END_ID, START_ID
 
-pytestmark = pytest.mark.graph
-
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "hard-variance.json"
 
 
