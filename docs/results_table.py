@@ -8,10 +8,11 @@ patterns:
     <!-- summary: flickr8k-soft-vgg16* scenes-soft -->
     <!-- end of summary -->
 
-Kinds: `summary` (one row a model, test scores with dev scores beside them), `results` (one row a
-file, protocol `coco`, with intervals), `paper` (BLEU by the authors' protocol, with intervals),
-`attention`, `agreement`, `tried`, `variance`, `table1` (the systems of the paper's
-Table 1, with the difference to soft attention).
+Kinds: `summary` (one row a model, test scores with dev scores beside them, and the paper's),
+`results` (one row a file, protocol `coco`, with intervals), `paper` (BLEU by the authors' protocol,
+with intervals), `attention`, `agreement`, `tried`, `variance`, `table1` (the systems of the paper's
+Table 1, with the difference to soft attention), `word_maps` (pointing of word detectors and of
+attention).
 """
 
 import json
@@ -26,6 +27,13 @@ SCORES = {
     **BLEU,
     **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE"},
 }
+# BLEU-1 to 4 in the paper's Table 1, Flickr8k, by the authors' protocol.
+PAPER = {
+    "the paper, soft attention, VGG19": (67, 44.8, 29.9, 19.5),
+    "the paper, hard attention, VGG19": (67, 45.7, 31.4, 21.3),
+}
+# Rows of table1-*.json with attention.
+ATTENDING = ("soft", "hard")
 # Title with unit, number of decimals.
 ATTENTION = {
     "entropy": ("entropy of a map, nats", 2),
@@ -89,26 +97,46 @@ def score_names(shown, protocol="coco"):
 
 
 def summary_table(shown, folder):
-    """Returns one row a model: scores on the test split, those on dev in brackets.
+    """Returns one row a model: scores on test, those on dev in brackets; the paper's last.
 
     Args:
-        shown: Dictionary from names to results. `x` and `x-test` belong to one model.
+        shown: Dictionary from names to results. `x` and `x-test` belong to one model. Of the file
+            of a Table 1, the system without attention that has the highest CIDEr is shown.
         folder: Folder of the files, relative to the page.
     """
     models = {}
     for name, results in shown.items():
-        models.setdefault(name.removesuffix("-test"), {})[results["split"]] = name
-    names = score_names(shown)
+        model, scored = f"`{name.removesuffix('-test')}`", results
+        if "rows" in results:
+            rows = {key: row for key, row in results["rows"].items() if key not in ATTENDING}
+            scored = max(rows.values(), key=lambda row: row["scores"]["coco"]["cider"])
+            model = f"best without attention, {scored['title']}"
+        models.setdefault(model, {})[results["split"]] = name, scored
     rows = []
     for model, splits in models.items():
-        files = ", ".join(link(splits[split], folder, split) for split in sorted(splits)[::-1])
-        cells = []
-        for score in names:
-            values = {split: number(shown[name], "coco", score) for split, name in splits.items()}
-            dev = f" ({values['dev']})" if "dev" in values else ""
-            cells.append(values.get("test", "–") + dev)
-        rows.append([f"`{model}`: {files}", *cells])
-    return markdown(["model", *(SCORES[name] for name in names)], rows)
+        files = [link(splits[split][0], folder, split) for split in sorted(splits)[::-1]]
+        cells = [
+            in_brackets({split: number(x, "coco", score) for split, (_, x) in splits.items()})
+            for score in ("bleu1", "bleu4", "meteor", "cider")
+        ]
+        by_paper = {split: bleu_by_paper(x) for split, (_, x) in splits.items()}
+        rows.append([f"{model}: {', '.join(files)}", *cells, in_brackets(by_paper)])
+    for model, bleu in PAPER.items():
+        rows.append([model, *["–"] * 4, " / ".join(map(str, bleu))])
+    heads = ["model", "BLEU-1", "BLEU-4", "METEOR", "CIDEr", "BLEU-1 to 4, authors' protocol"]
+    return markdown(heads, rows)
+
+
+def in_brackets(values):
+    """Returns the value of the test split, that of dev in brackets."""
+    dev = values.get("dev", "–")
+    return values.get("test", "–") + ("" if dev == "–" else f" ({dev})")
+
+
+def bleu_by_paper(results):
+    """Returns BLEU-1 to 4 by the authors' protocol as text."""
+    found = [number(results, "paper", name) for name in BLEU]
+    return "–" if "–" in found else " / ".join(found)
 
 
 def table(shown, folder, protocol="coco"):
@@ -252,7 +280,7 @@ def table1_table(shown, folder=""):
             p = f"p {found['p_value']:.4f}"
             difference = f"{found['difference']:+.3f}<br><sub>{ends}; {p}</sub>"
         coco = [cell(row, "coco", name) for name in ("bleu1", "bleu4", "meteor", "cider")]
-        paper = " / ".join(number(row, "paper", name) for name in BLEU)
+        paper = bleu_by_paper(row)
         parameters, seconds = row["parameters"], row["training_seconds"]
         rows.append(
             [
@@ -266,6 +294,26 @@ def table1_table(shown, folder=""):
         )
     heads = ["system", "BLEU-1", "BLEU-4", "METEOR", "CIDEr", "CIDEr minus soft attention's"]
     return markdown([*heads, "BLEU-1 to 4, `paper`", "parameters", "training, s"], rows)
+
+
+def word_maps_table(shown, folder=""):
+    """Returns the pointing of word detectors and of attention at the same words of references."""
+    rows = []
+    for results in shown.values():
+        maps = next(row["word_maps"] for row in results["rows"].values() if "word_maps" in row)
+        for name, scores in maps.items():
+            of_scores = [
+                attention_cell(scores, measure, 1)
+                for measure in ("pointing_accuracy", "attention_mass")
+            ]
+            difference = "–"
+            if "difference" in scores:
+                ends = scores["difference_intervals"]["pointing_accuracy"]
+                value = scores["difference"]["pointing_accuracy"]
+                difference = f"{value:+.1f}<br><sub>{ends[0]:+.1f} to {ends[1]:+.1f}</sub>"
+            rows.append([results["dataset"], name, f"{scores['words']:,}", *of_scores, difference])
+    heads = ["data set", "maps", "words", "pointing accuracy, %", "mass in the box, %"]
+    return markdown([*heads, "pointing minus the detectors'"], rows)
 
 
 def variance_table(shown, folder=""):
@@ -291,6 +339,7 @@ KINDS = {
     "tried": tried_table,
     "variance": variance_table,
     "table1": table1_table,
+    "word_maps": word_maps_table,
 }
 
 

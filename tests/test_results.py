@@ -109,23 +109,51 @@ def test_a_cell_has_the_score_and_its_interval():
     )
 
 
-def test_summary_has_one_row_a_model():
-    def results(split, bleu4):
-        return {"split": split, "scores": {"coco": {"bleu4": bleu4}}}
+def test_summary_has_one_row_a_model_and_the_best_system_without_attention():
+    def scores(bleu4, cider=0.5, by_paper=None):
+        return {"scores": {"coco": {"bleu4": bleu4, "cider": cider}, "paper": by_paper or {}}}
 
+    by_paper = {"bleu1": 66, "bleu2": 45.04, "bleu3": 31, "bleu4": 21}
+    rows = {"nic": scores(16, 0.3), "soft": scores(20, 0.6), "init": scores(19, 0.4, by_paper)}
+    rows = {name: {**row, "title": name.upper()} for name, row in rows.items()}
     shown = {
-        "a": results("dev", 20.91),
-        "a-test": results("test", 21.75),
-        "b": results("test", 74.3),
-        "c": results("dev", 7.9),
+        "a": {"split": "dev", **scores(20.91, by_paper=by_paper)},
+        "a-test": {"split": "test", **scores(21.75)},
+        "b": {"split": "test", **scores(74.3, by_paper=by_paper)},
+        "table1": {"split": "dev", "rows": rows},
     }
-    assert tables.summary_table(shown, "f/").splitlines() == [
-        "| model | BLEU-4 |",
-        "| --- | --- |",
-        "| `a`: [test](f/a-test.json), [dev](f/a.json) | 21.8 (20.9) |",
-        "| `b`: [test](f/b.json) | 74.3 |",
-        "| `c`: [dev](f/c.json) | – (7.9) |",
+    bleu = "66.0 / 45.0 / 31.0 / 21.0"
+    assert tables.summary_table(shown, "f/").splitlines()[2:6] == [
+        f"| `a`: [test](f/a-test.json), [dev](f/a.json) | – | 21.8 (20.9) | – | 0.500 (0.500) "
+        f"| – ({bleu}) |",
+        f"| `b`: [test](f/b.json) | – | 74.3 | – | 0.500 | {bleu} |",
+        f"| best without attention, INIT: [dev](f/table1.json) | – | – (19.0) | – | – (0.400) "
+        f"| – ({bleu}) |",
+        "| the paper, soft attention, VGG19 | – | – | – | – | 67 / 44.8 / 29.9 / 19.5 |",
     ]
+
+
+def test_word_maps_show_the_difference_to_the_detectors():
+    def scores(value, **more):
+        ends = {"pointing_accuracy": [value - 1, value + 1], "attention_mass": [9, 11]}
+        measures = {"pointing_accuracy": value, "attention_mass": 10, "attention_mass_uniform": 5}
+        return {"words": 1234, **measures, "intervals": ends, **more}
+
+    soft = scores(
+        60,
+        difference={"pointing_accuracy": -2.0},
+        difference_intervals={"pointing_accuracy": [-3, 0.5]},
+    )
+    rows = {"nic": {}, "entropy": {"word_maps": {"detectors": scores(62), "soft": soft}}}
+    *_, first, second = tables.word_maps_table(
+        {"x": {"dataset": "scenes", "rows": rows}}
+    ).splitlines()
+    mass = "10.0<br><sub>9.0–11.0; uniform 5.0</sub>"
+    assert first == f"| scenes | detectors | 1,234 | 62.0<br><sub>61.0–63.0</sub> | {mass} | – |"
+    assert second == (
+        f"| scenes | soft | 1,234 | 60.0<br><sub>59.0–61.0</sub> | {mass} "
+        "| -2.0<br><sub>-3.0 to +0.5</sub> |"
+    )
 
 
 def test_an_unknown_kind_of_table_is_an_error(tmp_path):
