@@ -32,9 +32,6 @@ from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.decoder import AttentionDecoder
 
-# The fused loop calls compiled functions.
-pytestmark = pytest.mark.graph
-
 CASES = combinations() if os.environ.get("SAT_KERAS_ALL_COMBINATIONS") else loop_combinations()
 HALF_PRECISION = ["mixed_bfloat16", "mixed_float16"]
 # With both values of every switch, and with every kind of attention.
@@ -82,6 +79,7 @@ def test_the_cases_cover_the_switches():
             assert len({options.get(key) for options in cases}) == 2, key
 
 
+@pytest.mark.graph  # the fused loop calls compiled functions
 @pytest.mark.parametrize("options", CASES, ids=name)
 def test_outputs_and_gradients_are_equal(options):
     assert_equal(options, "float32")
@@ -152,6 +150,7 @@ def test_fused_does_not_call_it(monkeypatch):
     make("fused")(TOKEN_IDS, annotations())
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("attention", ["soft", "hard"])
 def test_search_is_the_same(attention):
     config = Config.tiny().replace(attention=attention, vocabulary_size=9)
@@ -218,6 +217,7 @@ def test_the_implementation_is_in_the_config():
 # The mask
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("implementation", ["reference", "fused"])
 @pytest.mark.parametrize("hard_attention", [ATTENTION[0], ATTENTION[2]], ids=["soft", "argmax"])
 def test_masked_regions_are_as_if_they_were_not_there(implementation, hard_attention):
