@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sat_keras import cli
-from sat_keras.cli import options, program, train
+from sat_keras.cli import options, program
 from sat_keras.cli.errors import sentence
 from sat_keras.cli.files import check_target
+from sat_keras.cli.train import draw_curves
 from sat_keras.config.config import Config
 from sat_keras.datasets import load_dataset
 from sat_keras.evaluation import PictureScores, score_captions
@@ -39,8 +40,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def working_directory(folder, monkeypatch):
-    """What the commands write by default goes to the temporary folder too."""
+    """What the commands write by default goes to the temporary folder too, but for the curves.
+
+    The fixture `trained` draws them.
+    """
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
 
 
 def train_command(out, *options, epochs=2):
@@ -48,7 +53,7 @@ def train_command(out, *options, epochs=2):
     return [
         *("train", "--dataset", "scenes", "--preset", "tiny", "--limit", str(PICTURES)),
         *("--out", str(out), "--ema-momentum", "0.5", "--learning-rate", "0.05"),
-        *("--beam-size", "2", "--max-length", "6", "--batch-size", "10", "--epochs", str(epochs)),
+        *("--beam-size", "2", "--max-length", "4", "--batch-size", "10", "--epochs", str(epochs)),
         *options,
     ]
 
@@ -250,11 +255,10 @@ def test_captions_are_written_for_every_picture(results, folder):
     assert all(isinstance(entry["caption"], str) for entry in captions)
 
 
-def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, monkeypatch, capsys):
+def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, capsys):
     assert cli.main(train_command("hard", "--attention", "hard", epochs=1)) == 0
     log = pd.read_csv(folder / "hard" / "log.csv")
     assert {"entropy", "baseline"} <= set(log.columns)
-    monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"No {name} here")
     command = ["evaluate", "hard", "--context", "argmax", "--out", "hard.json"]
     assert cli.main(command) == 0
     results = json.loads((folder / "hard.json").read_text())
@@ -812,14 +816,14 @@ def test_curves_that_cannot_be_drawn_are_a_warning(trained, folder, monkeypatch,
     """In a folder of its own, whose training is over."""
     (folder / "drawn").mkdir()
     (folder / "drawn" / "log.csv").write_bytes((trained / "log.csv").read_bytes())
-    train.draw_curves(folder / "drawn")
+    draw_curves(folder / "drawn")
     assert (folder / "drawn" / "curves.png").is_file()
 
     def fail(*_):
         raise RuntimeError("no fonts")
 
     monkeypatch.setattr("sat_keras.plots.style.save_figure", fail)
-    train.draw_curves(folder / "drawn")
+    draw_curves(folder / "drawn")
     assert capsys.readouterr().err == "sat-keras: warning: curves.png was not drawn (no fonts)\n"
 
 

@@ -313,6 +313,7 @@ def run(tmp_path_factory):
     scene_cnn(16).save_weights(folder / "cnn.weights.h5")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
         assert cli.main(command(
             *TRAIN, "--out", "out", "--encoder-trainable", "block3_conv1", "--epochs", 1,
             "--encoder-learning-rate", 1e-4,

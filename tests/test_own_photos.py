@@ -26,7 +26,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def without_java(monkeypatch):
+def without_java_and_curves(monkeypatch):
+    monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
     monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
 
 
@@ -56,7 +57,7 @@ def tiny(tmp_path_factory):
     """A captioner of tiny sizes, whose frozen CNN is in its file."""
     encoder = make_encoder(Config.tiny(), None)
     config = Config.tiny().replace(
-        grid_shape=encoder.grid_shape, feature_dim=encoder.feature_dim, max_length=6, beam_size=2
+        grid_shape=encoder.grid_shape, feature_dim=encoder.feature_dim, max_length=3, beam_size=2
     )
     captioner = Captioner(config, Tokenizer.from_captions(["a red wall there is"]), encoder)
     folder = tmp_path_factory.mktemp("tiny") / "start"
@@ -105,7 +106,8 @@ def test_the_pages_commands_train_a_captioner(photos, tiny, repository, capsys):
 def test_the_pages_commands_train_the_committed_captioner(photos, shared, repository, capsys):
     weights = str(shared / "weights" / "vgg16_imagenet_notop_fp16.weights.h5")
     train = next(x for x in commands_of_the_page(repository) if x.startswith("sat-keras train"))
-    short = ("--encoder-weights", weights, "--epochs", "1", "--no-mirror", "--limit", "3")
+    short = ("--encoder-weights", weights, "--epochs", "1", "--no-mirror", "--limit", "1")
+    short += ("--beam-size", "1", "--max-length", "3")
     assert run(train, train=short) == 0
     words = load_pretrained("outputs/mine", encoder=False).tokenizer.get_vocabulary()
     old = load_pretrained(PRETRAINED, encoder=False).tokenizer.get_vocabulary()

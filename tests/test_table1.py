@@ -1,4 +1,4 @@
-"""`sat-keras table1` on four scenes, and the commands that it would run on Flickr8k."""
+"""`sat-keras table1` on two scenes, and the commands that it would run on Flickr8k."""
 
 import json
 
@@ -16,31 +16,31 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("table1")
 
 
-@pytest.fixture(autouse=True)
-def quick(folder, monkeypatch):
-    """Runs without Java."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
+@pytest.fixture(scope="module", autouse=True)
+def quick(folder):
+    """Runs in the folder without Java and without curves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
+        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
+        yield
 
 
 def make(*options):
-    command = ["table1", "--dataset", "scenes", "--limit", "4", "--epochs", "1"]
+    command = ["table1", "--dataset", "scenes", "--limit", "2", "--epochs", "1"]
     return cli.main([*command, "--folder", "rows", "--out", "table.json", *options, "--debug"])
 
 
 @pytest.fixture(scope="module")
-def made(folder):
+def made(folder, quick):
     """The table of soft attention and init-inject."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
-        assert make("--only", "init-inject") == 0
+    assert make("--only", "init-inject") == 0
     return json.loads((folder / "table.json").read_text())
 
 
 def test_rows_have_scores_cost_and_the_difference_to_soft_attention(made):
     assert list(made["rows"]) == ["init-inject", "soft"]
-    assert (made["dataset"], made["split"], made["pictures"]) == ("scenes", "test", 4)
+    assert (made["dataset"], made["split"], made["pictures"]) == ("scenes", "test", 2)
     row, soft = made["rows"]["init-inject"], made["rows"]["soft"]
     assert row["training_seconds"] > 0
     assert 0 < row["parameters"] < soft["parameters"]
@@ -80,15 +80,12 @@ def test_templates_need_detectors(folder, capsys):
 
 
 @pytest.fixture(scope="module")
-def of_detectors(folder):
+def of_detectors(folder, quick):
     """The rows that read word detectors."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
-        command = ["table1", "--dataset", "scenes", "--limit", "4", "--epochs", "1"]
-        for name in ("templates", "maximum-entropy", "reranked"):
-            command += ["--only", name]
-        assert cli.main([*command, "--folder", "others", "--out", "others.json"]) == 0
+    command = ["table1", "--dataset", "scenes", "--limit", "2", "--epochs", "1"]
+    for name in ("templates", "maximum-entropy", "reranked"):
+        command += ["--only", name]
+    assert cli.main([*command, "--folder", "others", "--out", "others.json"]) == 0
     return json.loads((folder / "others.json").read_text())["rows"]
 
 
@@ -98,7 +95,7 @@ def test_templates_and_reranked_sentences_are_those_of_a_trained_captioner(folde
         assert of_detectors[name]["training_seconds"] > 0
     settings = json.loads((folder / "others/reranked/results-test.json").read_text())["config"]
     assert list(settings["weights"]) == list(reranking.FEATURES)
-    assert settings["tuning_pictures"] == 4
+    assert settings["tuning_pictures"] == 2
 
 
 def test_word_detectors_point_at_the_words_that_attention_points_at(of_detectors):
