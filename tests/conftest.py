@@ -26,7 +26,7 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="module", autouse=True)
 def seeded_backend():
-    """Seeds the backend's own generators, which nothing but benchmarks use.
+    """Seeds the backend's own generators, on which no result in the tests depends.
 
     A test file that needs Keras has imported it by now; one that does not is spared the seconds
     that importing TensorFlow takes.

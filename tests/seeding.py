@@ -7,7 +7,8 @@ def fix_seed(seed: int) -> None:
     """Seeds Python, from which Keras draws the seeds of weights and of dropout, and NumPy.
 
     `keras.utils.set_random_seed` clears TensorFlow's cache of kernels as well. Their renewal takes
-    longer than most of these tests, and nothing here uses TensorFlow's own generators.
+    longer than most of these tests. TensorFlow's own generators, which are not seeded here, only
+    shuffle the arrays that `fit` is called on without `shuffle=False`.
     """
     import numpy as np  # after `conftest.py` has set the number of its threads
 
