@@ -47,6 +47,7 @@ LIT = {
     "08_hard_attention": {"attention", "context", "hard"},
     "08b_training_hard_attention": {"attention", "word", "hard", "loss"},
     "09_table1": {"annotations", "attention", "context"},
+    "10_self_critical": {"word", "output", "previous", "loss"},
 }
 
 

@@ -31,6 +31,7 @@ SERIES = (
     "08_hard_attention",
     "08b_training_hard_attention",
     "09_table1",
+    "10_self_critical",
 )
 
 sys.path.insert(0, str(REPOSITORY / "docs"))

@@ -44,7 +44,7 @@ class SelfCritical(keras.Layer):  # a layer, so that its generator belongs to th
 
     Reference:
         [Rennie et al., 2017](https://arxiv.org/abs/1612.00563); the mean of the other samples as a
-        baseline: [Luo, 2020](https://arxiv.org/abs/2003.09971).
+        baseline: [Luo, 2020](https://arxiv.org/abs/2003.09971). Notebook `10_self_critical`.
     """
 
     def __init__(
