@@ -302,7 +302,6 @@ def test_a_loss_of_ones_own_is_refused(captioner, given):
         captioner.compile(optimizer="adam", **given)
 
 
-@pytest.mark.graph
 def test_a_compiled_captioner_is_loaded_with_its_optimizer(captioner, inputs, tmp_path):
     captioner.compile("adam")
     captioner.fit(inputs, inputs["token_ids"], batch_size=2, verbose=0)
