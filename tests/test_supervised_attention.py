@@ -144,6 +144,7 @@ def test_boxes_of_captions_are_shares_of_the_resized_picture(tmp_path):
     assert found == [[(1, 0.25, 0.0, 0.75, 0.5)], []]
 
 
+@pytest.mark.graph
 def test_a_training_with_boxes_looks_into_them(tmp_path):
     keras.utils.set_random_seed(0)
     config = Config.tiny().replace(
@@ -168,7 +169,9 @@ def test_boxes_must_be_given_for_the_weight(tmp_path):
 
 def test_the_command_supervises_attention_on_the_scenes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
     command = "train --dataset scenes --preset tiny --limit 3 --epochs 1 --out m --quiet"
+    command += " --max-length 3 --beam-size 1"
     assert cli.main([*command.split(), "--grounding-weight", "0.5", "--mirror"]) == 0
     log = pd.read_csv(tmp_path / "m" / "log.csv")
     assert log["grounding"].iloc[0] > 0
