@@ -186,16 +186,17 @@ class Commands:
             _run([*command, "--models", str(self.folder / "models"), "--out", path])
             return
         model = PRETRAINED[arguments.dataset].get(name)
-        weights = self._given("encoder_weights")
+        # The annotation vectors of all rows; a CNN that was trained with the decoder reads pixels.
+        inputs = [*self._given("encoder_weights"), "--features", self._features()]
         if row.kind == "system":
             self._train(name)
-            model, weights = str(self.folder / name), []
+            model, inputs = str(self.folder / name), []
         search = ["--beam-size", self._search("beam_size")]
         search += ["--length-penalty", self._search("length_penalty"), "--occlusion", "0"]
         if name == "maximum-entropy":  # the one with word detectors
             search += ["--pointing", *PRETRAINED[arguments.dataset].values()]
         _run(
-            ["evaluate", model, *data, *weights, "--split", arguments.split, *search, "--out", path]
+            ["evaluate", model, *data, *inputs, "--split", arguments.split, *search, "--out", path]
         )
 
     def _train(self, name: str) -> None:
