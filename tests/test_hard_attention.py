@@ -509,11 +509,12 @@ def test_training_in_half_precision(policy):
 def test_two_runs_with_one_seed_agree_compiled_or_not():
     x, y = batch(captions=2)
     found = []
-    for options in ({}, {}, {"run_eagerly": True}):
+    for is_eager in (False, False, True):
         captioner = make(attention_samples=2, expected_probability=0.5, seed=3)
-        captioner.compile(keras.optimizers.SGD(0.01), **options)
-        for _ in range(2):
-            captioner.train_on_batch(x, y)
+        captioner.compile(keras.optimizers.SGD(0.01), run_eagerly=is_eager)
+        with functions_run_eagerly(is_eager):
+            for _ in range(2):
+                captioner.train_on_batch(x, y)
         found.append(np.concatenate([w.ravel() for w in captioner.get_weights()]))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0], found[2], rtol=1e-4, atol=1e-6)
