@@ -1,16 +1,13 @@
 """Boxes of the objects that a caption's words name, in the picture that the CNN sees."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from sat_keras.analysis import ground_captions, score_attention
+from sat_keras.analysis import ground_captions
 from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
-from sat_keras.config.config import Config
 from sat_keras.datasets import boxes, scenes
 
 
@@ -68,8 +65,3 @@ def test_drawn_scenes(table):
     (found,) = ground_captions(captions, table, objects, scenes.words_to_boxes, resize)
     assert found[:2] == [None, None]
     np.testing.assert_array_equal(found[2], [[16, 16, 48, 48]])
-
-
-def test_objects_need_the_function_of_their_data_set(table):
-    with pytest.raises(ValueError, match=r"needs `words_to_boxes`.* Received"):
-        score_attention(SimpleNamespace(config=Config.tiny()), None, {}, table, pd.DataFrame())

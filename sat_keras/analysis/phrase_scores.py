@@ -18,7 +18,7 @@ from sat_keras.analysis.phrases import (
 from sat_keras.analysis.statistics import attention_scores
 from sat_keras.captioning.caption import Caption
 from sat_keras.cnn.resize import PictureResize
-from sat_keras.data.images import load_image
+from sat_keras.data.images import picture_size
 from sat_keras.data.tokenizer import normalize
 from sat_keras.datasets.phrases import Phrase, Sentence
 from sat_keras.paper.captioner import Captioner
@@ -104,6 +104,6 @@ class _Resizer:
         if not any(phrase.boxes for phrase in phrases):
             return []
         if image_id not in self.file_sizes:
-            height, width = load_image(self.paths[image_id]).shape[:2]
+            height, width = picture_size(self.paths[image_id])
             self.file_sizes[image_id] = (height, width)
         return resize_phrases(phrases, self.sizes[image_id], self.file_sizes[image_id], self.resize)

@@ -14,7 +14,6 @@ from sat_keras.analysis.curves import (
     rank_correlation_statistics,
     word_curves,
 )
-from sat_keras.analysis.grounding import WordsToBoxes, ground_captions
 from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
 from sat_keras.analysis.ranking import (
@@ -26,7 +25,6 @@ from sat_keras.analysis.statistics import attention_scores, attention_statistics
 from sat_keras.analysis.worth import attention_worth
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
-from sat_keras.cnn.resize import PictureResize
 from sat_keras.paper.captioner import Captioner
 from sat_keras.training.fit import annotate_pictures
 
@@ -42,8 +40,7 @@ def score_attention(
     source: Any,
     captions: Mapping[str, Caption],
     table: pd.DataFrame,
-    objects: pd.DataFrame | None = None,
-    words_to_boxes: WordsToBoxes | None = None,
+    boxes: Sequence[Sequence] | None = None,
     occlusion: int = 200,
     ranking: int = 0,
 ) -> dict[str, Any]:
@@ -54,9 +51,7 @@ def score_attention(
         source: `FeatureCache` or `PictureSource` of the pictures. It is read for occlusion only.
         captions: `Caption` by image id.
         table: Captions table of these pictures.
-        objects: Optional table of the pictures' objects, see `ground_captions`.
-        words_to_boxes: Function that finds the boxes of words in `objects`, see
-            `ground_captions`. Required with `objects`.
+        boxes: Optional result of `ground_captions` for these captions.
         occlusion: Integer, number of pictures, drawn at random, for the scores of occlusion. 0
             for none.
         ranking: Integer, number of pictures, drawn at random, that are ranked by the probability
@@ -91,20 +86,9 @@ def score_attention(
 
         `intervals` holds their bootstrap 95 % intervals over pictures, `[low, high]` by the same
         names; `sameness_between_pictures` and `median_rank` have none.
-
-    Raises:
-        ValueError: If `objects` is given without `words_to_boxes`.
     """
     config, found = captioner.config, list(captions.values())
-    boxes, side = None, config.image_size
-    if objects is not None:
-        if words_to_boxes is None:
-            raise ValueError(
-                "`objects` needs `words_to_boxes`, the function of its data set such as "
-                "`sat_keras.datasets.scenes.words_to_boxes`. Received: words_to_boxes=None"
-            )
-        resize = PictureResize(side, config.resize)
-        boxes = ground_captions(captions, table, objects, words_to_boxes, resize)
+    side = config.image_size
     statistics = attention_statistics(
         [caption.attention for caption in found],
         [caption.gate for caption in found],

@@ -128,6 +128,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes and prints the results, and returns them."""
+    from sat_keras.analysis import ground_captions
+    from sat_keras.cnn.resize import PictureResize
     from sat_keras.training import caption_pictures, references_of
     from sat_keras.training.folder import read_run
     from sat_keras.training.pretrained import pretrained_folder, read_description
@@ -155,8 +157,12 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     write_captions(arguments.captions, {i: caption.text for i, caption in captions.items()})
     is_scenes = dataset["name"] == "scenes"
     words_to_boxes = words_to_boxes_of(dataset["name"])
+    boxes = None
+    if objects is not None:
+        resize = PictureResize(captioner.config.image_size, captioner.config.resize)
+        boxes = ground_captions(captions, table, objects, words_to_boxes, resize)
     scores = _scores(
-        *(captioner, source, captions, table, references, objects, words_to_boxes, entities),
+        *(captioner, source, captions, table, references, objects, boxes, entities),
         # The train scenes would have to be drawn.
         train=None if is_scenes else _train_captions(dataset),
         is_scenes=is_scenes,
@@ -188,7 +194,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     print_results(results)
     write_results(path, results)
     if arguments.report:
-        _report(arguments.report, results, captions, references, table, captioner.config, objects)
+        _report(arguments.report, results, captions, references, table, captioner.config, boxes)
     return results
 
 
@@ -246,7 +252,7 @@ def _scores(
     table: Any,
     references: Any,
     objects: Any,
-    words_to_boxes: Any,
+    boxes: Any,
     entities: Path | None,
     train: Sequence[str] | None,
     is_scenes: bool,
@@ -261,9 +267,7 @@ def _scores(
     results = caption_scores(texts, references, train)
     attention: dict[str, Any] = {}
     if all(found.attention is not None for found in captions.values()):
-        attention = score_attention(
-            captioner, source, captions, table, objects, words_to_boxes, occlusion, ranking
-        )
+        attention = score_attention(captioner, source, captions, table, boxes, occlusion, ranking)
         results["attention_scores"] = attention
         sentences = load_phrases(entities, list(references)) if entities else ()
         if sentences:
@@ -362,18 +366,13 @@ def _word_maps(
 
 
 def _report(
-    folder: str, results: Any, captions: Any, references: Any, table: Any, config: Any, objects: Any
+    folder: str, results: Any, captions: Any, references: Any, table: Any, config: Any, boxes: Any
 ) -> None:
-    from sat_keras.analysis.grounding import ground_captions
     from sat_keras.cnn.resize import PictureResize
     from sat_keras.plots import write_report
 
     paths = dict(zip(table["image_id"], table["image"], strict=True))
     resize = PictureResize(config.image_size, config.resize)
-    boxes = None
-    if objects is not None:
-        named = words_to_boxes_of(results["dataset"])
-        found = ground_captions(captions, table, objects, named, resize)
-        boxes = dict(zip(captions, found, strict=True))
-    path = write_report(folder, results, captions, references, paths, resize, boxes)
+    named = None if boxes is None else dict(zip(captions, boxes, strict=True))
+    path = write_report(folder, results, captions, references, paths, resize, named)
     print(f"The report is {path}.")
