@@ -104,6 +104,5 @@ class _Resizer:
         if not any(phrase.boxes for phrase in phrases):
             return []
         if image_id not in self.file_sizes:
-            height, width = picture_size(self.paths[image_id])
-            self.file_sizes[image_id] = (height, width)
+            self.file_sizes[image_id] = picture_size(self.paths[image_id])
         return resize_phrases(phrases, self.sizes[image_id], self.file_sizes[image_id], self.resize)
