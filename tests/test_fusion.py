@@ -133,4 +133,5 @@ def test_sums_step_by_step_are_the_fused_ones():
 
 
 def test_recurrence_is_the_same_without_fusion(unfused):
-    test_recurrence.test_gradient_is_that_of_automatic_differentiation(CASE)
+    gradient = test_recurrence.gradient_of(CASE)
+    test_recurrence.test_gradient_is_that_of_automatic_differentiation(CASE, gradient)
