@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sat_keras.backend.xla import fused
 from sat_keras.baselines.picture_captioner import caption_loss
 from sat_keras.baselines.word_detector import WordDetector
 from sat_keras.captioning.model import CaptionModel
@@ -96,15 +97,15 @@ class MaximumEntropy(CaptionModel):
             name="detector",
             dtype=self.dtype_policy,
         )
-        self.word_bias = self.add_weight(shape=(size,), initializer="zeros", name="word_bias")
-        self.attribute = self.add_weight(shape=(size,), initializer="zeros", name="attribute")
-        self.score = self.add_weight(shape=(), initializer="zeros", name="score")
-        self.ending = self.add_weight(shape=(), initializer="zeros", name="ending")
+        # Sums of weights of n-grams need float32, whatever the detectors' precision.
+        options: dict[str, Any] = {"initializer": "zeros", "autocast": False}
+        self.word_bias = self.add_weight(shape=(size,), name="word_bias", **options)
+        self.attribute = self.add_weight(shape=(size,), name="attribute", **options)
+        self.score = self.add_weight(shape=(), name="score", **options)
+        self.ending = self.add_weight(shape=(), name="ending", **options)
+        rows = 2**hash_bits // _BLOCK
         self.tables = [
-            self.add_weight(
-                shape=(2**hash_bits // _BLOCK, 2, _BLOCK), initializer="zeros", name=f"ngrams_{n}"
-            )
-            for n in (2, 3)
+            self.add_weight(shape=(rows, 2, _BLOCK), name=f"ngrams_{n}", **options) for n in (2, 3)
         ]
         self.cross_entropy_tracker = keras.metrics.Mean("cross_entropy")
         self.detector_tracker = keras.metrics.Mean("detector_loss")
@@ -120,21 +121,6 @@ class MaximumEntropy(CaptionModel):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{x: getattr(self, x) for x in self.option_names}}
 
-    def rows(self, context: Any) -> Any:
-        """Returns the rows of a table that have the weights of every word after each context.
-
-        Args:
-            context: Integer tensor of shape `(..., words)`.
-
-        Returns:
-            Integer tensor of shape `(..., rows)`: the first 32 words, the next 32, and so on.
-        """
-        size, found = 2**self.hash_bits // _BLOCK, context[..., 0]
-        for i in range(1, context.shape[-1]):
-            found = (found * _MULTIPLIER + context[..., i]) % size
-        blocks = ops.arange(math.ceil(self.vocabulary_size / _BLOCK), dtype="int32")
-        return (found[..., None] * _MULTIPLIER + blocks) % size
-
     def word_logits(self, context: Any, left: Any, log_p: Any) -> Any:
         """Computes `z` of the class's description.
 
@@ -146,22 +132,8 @@ class MaximumEntropy(CaptionModel):
         Returns:
             Tensor of the same shape, float32.
         """
-        weights = [ops.cast(x, "float32") for x in (self.word_bias, self.attribute, self.score)]
-        z = weights[0] + left * (weights[1] + weights[2] * log_p)
-        is_empty = ops.cast(ops.sum(left, axis=-1, keepdims=True) < 1, "float32")
-        is_end = ops.one_hot(END_ID, self.vocabulary_size, dtype="float32")
-        z = z + ops.cast(self.ending, "float32") * is_empty * is_end
-        padded = math.ceil(self.vocabulary_size / _BLOCK) * _BLOCK
-        shape = (*ops.shape(context)[:-1], padded)
-        for n, table in zip((2, 3), self.tables, strict=True):
-            # (..., rows, 2, 32): the weights where a word is not in V_t, and where it is
-            found = ops.cast(ops.take(table, self.rows(context[..., 3 - n :]), axis=0), "float32")
-            # two of (..., rows, 32) -> (..., vocabulary_size)
-            unsaid, said = (
-                ops.reshape(found[..., i, :], shape)[..., : self.vocabulary_size] for i in (0, 1)
-            )
-            z = z + unsaid * (1 - left) + said * left
-        return z
+        weights = (self.word_bias, self.attribute, self.score, self.ending, *self.tables)
+        return _word_logits(context, left, log_p, *(ops.cast(x, "float32") for x in weights))
 
     def _of_all_words(self, of_detectable: Any) -> Any:
         """Spreads values of the detectable words over the vocabulary, 0 elsewhere."""
@@ -175,8 +147,7 @@ class MaximumEntropy(CaptionModel):
         said = ops.one_hot(token_ids, self.vocabulary_size, dtype="float32")
         # (batch, vocabulary): words of the row's captions, then of these the detectable ones
         named = ops.max(said, axis=(1, 2)) * self._of_all_words(ops.ones((1, len(self.detectable))))
-        said = ops.minimum(ops.cumsum(said, axis=2), 1.0)
-        left = named[:, None, None] * (1 - said)
+        left = _not_said(said, named)
         before = ops.concatenate(
             [ops.full_like(token_ids[..., :1], START_ID), token_ids[..., :-1]], axis=-1
         )
@@ -263,3 +234,59 @@ class MaximumEntropy(CaptionModel):
 def _log_probability(log_absent: Any) -> Any:
     """Returns `log(p_w)` from `log(1 - p_w)`, at least `log(1e-4)`."""
     return ops.log(ops.maximum(-ops.expm1(log_absent), 1e-4))
+
+
+@fused
+def _not_said(said: Any, named: Any) -> Any:
+    """Returns which of the named words have not been said, before every step.
+
+    Args:
+        said: One-hot vectors of a caption's words, `(batch, captions, steps, vocabulary_size)`.
+        named: 1 for the words to be said, `(batch, vocabulary_size)`.
+    """
+    return named[:, None, None] * (1 - ops.minimum(ops.cumsum(said, axis=2), 1.0))
+
+
+@fused
+def _word_logits(
+    context: Any,
+    left: Any,
+    log_p: Any,
+    word_bias: Any,
+    attribute: Any,
+    score: Any,
+    ending: Any,
+    *tables: Any,
+) -> Any:
+    """Computes `z` of `MaximumEntropy`, see `word_logits`."""
+    size = left.shape[-1]
+    z = word_bias + left * (attribute + score * log_p)
+    is_empty = ops.cast(ops.sum(left, axis=-1, keepdims=True) < 1, "float32")
+    z = z + ending * is_empty * ops.one_hot(END_ID, size, dtype="float32")
+    shape = (*ops.shape(context)[:-1], math.ceil(size / _BLOCK) * _BLOCK)
+    for n, table in zip((2, 3), tables, strict=True):
+        rows = table_rows(context[..., 3 - n :], table.shape[0], size)
+        # (..., rows, 2, 32): the weights where a word is not in V_t, and where it is
+        found = ops.take(table, rows, axis=0)
+        # two of (..., rows, 32) -> (..., vocabulary_size)
+        unsaid, said = (ops.reshape(found[..., i, :], shape)[..., :size] for i in (0, 1))
+        z = z + unsaid * (1 - left) + said * left
+    return z
+
+
+def table_rows(context: Any, number: int, vocabulary_size: int) -> Any:
+    """Returns the rows of a table that have the weights of every word after each context.
+
+    Args:
+        context: Integer tensor of shape `(..., words)`.
+        number: Integer, rows of the table.
+        vocabulary_size: Integer.
+
+    Returns:
+        Integer tensor of shape `(..., rows)`: the first 32 words, the next 32, and so on.
+    """
+    found = context[..., 0]
+    for i in range(1, context.shape[-1]):
+        found = (found * _MULTIPLIER + context[..., i]) % number
+    blocks = ops.arange(math.ceil(vocabulary_size / _BLOCK), dtype="int32")
+    return (found[..., None] * _MULTIPLIER + blocks) % number
