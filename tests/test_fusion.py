@@ -133,5 +133,8 @@ def test_sums_step_by_step_are_the_fused_ones():
 
 
 def test_recurrence_is_the_same_without_fusion(unfused):
-    gradient = test_recurrence.gradient_of(CASE)
-    test_recurrence.test_gradient_is_that_of_automatic_differentiation(CASE, gradient)
+    found = test_recurrence.gradient_of(CASE)
+    expected = test_recurrence.gradient_of(CASE, test_recurrence.unrolled)
+    for name, x, y in zip(test_recurrence.ARGUMENTS, found, expected, strict=True):
+        np.testing.assert_allclose(numpy(x), numpy(y), rtol=1e-4, atol=2e-5, err_msg=name)
+        assert np.abs(numpy(y)).max() > 1e-3, name

@@ -138,7 +138,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = pretrained_folder(arguments.model)
     description = read_description(folder)
     path = _results_path(arguments, folder, is_training=description["vocabulary"] is None)
-    _check_targets(arguments, path)
+    _check_arguments(arguments, path, description["config"].system)
     dataset = dataset_of(arguments, description)
     table = load_splits(dataset, (arguments.split,), arguments.limit)
     entities = entities_of(dataset, arguments.boxes)
@@ -207,7 +207,13 @@ def _results_path(arguments: argparse.Namespace, folder: Path, is_training: bool
     return Path("outputs", f"{folder.name}-{arguments.split}.json")
 
 
-def _check_targets(arguments: argparse.Namespace, path: Path) -> None:
+def _check_arguments(arguments: argparse.Namespace, path: Path, system: str) -> None:
+    """Raises an error, before any work, for results that cannot be written or computed."""
+    if arguments.pointing and system != "maximum-entropy":
+        raise ValueError(
+            "--pointing compares attention with word detectors: MODEL must be a captioner of the "
+            f"system maximum-entropy. Received: {arguments.model}, system {system}"
+        )
     check_target("--out", path, arguments.overwrite)
     check_target("--captions", arguments.captions, arguments.overwrite)
     if arguments.report:
@@ -346,14 +352,8 @@ def _word_maps(
 ) -> dict[str, Any]:
     """Returns the pointing of the captioner's word detectors beside that of attention."""
     from sat_keras.analysis import score_word_maps
-    from sat_keras.baselines import MaximumEntropy
     from sat_keras.training.pretrained import load_pretrained
 
-    if not isinstance(captioner, MaximumEntropy):
-        raise ValueError(
-            "--pointing compares attention with word detectors: MODEL must be a captioner of the "
-            f"system maximum-entropy. Received: {arguments.model}, system {captioner.config.system}"
-        )
     if objects is None:
         note(arguments, "The word maps are not compared: no boxes are known (see --boxes).")
         return {}
