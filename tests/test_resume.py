@@ -33,6 +33,8 @@ PRESETS["fine-tuned"] = PRESETS["flickr8k"].replace(
     encoder_trainable="block3_conv1", encoder_learning_rate=1e-4, encoder_warmup=1, group="picture"
 )
 
+# Its picture vector is standardised by moments of the initial CNN.
+PRESETS["init-inject"] = PRESETS["scenes"].replace(system="init-inject")
 PRESETS["self-critical"] = PRESETS["flickr8k"].replace(
     objective="cider", group="picture", caption_samples=2, cross_entropy_weight=0.1
 )

@@ -178,8 +178,10 @@ def train_captioner(
         # After the checks of the folder: the annotation vectors may take hours.
         source = _source(splits, encoder, config, features, allow_truncated, verbose)
         if state.epochs < config.epochs and not checkpoint.is_over:
-            image_ids = splits["train"]["image_id"].unique()
-            captioner.adapt(search_inputs(source, image_ids[:: -(-len(image_ids) // _ADAPTED_TO)]))
+            if not (state.epochs or state.step):  # else the checkpoint has it
+                image_ids = splits["train"]["image_id"].unique()
+                chosen = image_ids[:: -(-len(image_ids) // _ADAPTED_TO)]
+                captioner.adapt(search_inputs(source, chosen))
             callbacks = [
                 finite,
                 *([] if start else [CheckFirstLoss()]),
