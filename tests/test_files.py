@@ -6,9 +6,17 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
+import numpy as np
 import pytest
 
-from sat_keras.data.files import check_room, hdf5_size, remove_partials, replacing, write_json
+from sat_keras.data.files import (
+    check_room,
+    compress_hdf5,
+    hdf5_size,
+    remove_partials,
+    replacing,
+    write_json,
+)
 
 
 def write_folder(path, name, **options):
@@ -118,6 +126,31 @@ def test_the_size_of_an_hdf5_file_is_bounded(tmp_path):
     model = keras.Sequential([keras.Input((3,)), *[keras.layers.Dense(7) for _ in range(9)]])
     model.save_weights(tmp_path / "a.weights.h5")
     assert (tmp_path / "a.weights.h5").stat().st_size < hdf5_size(model.variables)
+
+
+def test_compression_of_weights_loses_nothing_but_bytes(tmp_path):
+    def make(seed):
+        keras.utils.set_random_seed(seed)
+        layers = [keras.Input((400,)), keras.layers.Dense(400), keras.layers.Dense(3)]
+        return keras.Sequential(layers)
+
+    keras.config.set_dtype_policy("float16")
+    try:
+        model, other = make(0), make(1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = tmp_path / "a.weights.h5"
+    model.save_weights(path)
+    before = path.stat().st_size
+    compress_hdf5(path)
+    assert path.stat().st_size < before
+    other.load_weights(path)
+    for mine, its in zip(model.get_weights(), other.get_weights(), strict=True):
+        assert mine.dtype == its.dtype == np.float16
+        np.testing.assert_array_equal(mine, its)
+    once = path.read_bytes()
+    compress_hdf5(path)
+    assert path.read_bytes() == once
 
 
 def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from sat_keras.config.config import Config
 from sat_keras.data.files import (
     check_room,
     check_sum,
+    compress_hdf5,
     hdf5_size,
     read_json,
     replacing,
@@ -229,6 +230,7 @@ def save_preset(
         half = copy_captioner(captioner, encoder if in_model else None, "float16")
         check_room(partial, hdf5_size(half.variables))
         half.save_weights(partial / name)
+        compress_hdf5(partial / name)
         description = {
             "format": FORMAT,
             "config": captioner.config.to_dict(),

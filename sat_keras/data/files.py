@@ -190,6 +190,35 @@ def hdf5_size(variables: Iterable[Any]) -> int:
     return (1 << 16) + sum((1 << 13) + 4 * math.prod(variable.shape) for variable in variables)
 
 
+def compress_hdf5(path: str | os.PathLike) -> None:
+    """Compresses the arrays of an HDF5 file without loss, in place.
+
+    Sorting the bytes of float16 numbers by significance (shuffle) makes their exponents
+    compressible: weights lose about a seventh of their size. Readers need no option.
+
+    Args:
+        path: Path of the file.
+
+    Example:
+    >>> captioner.save_weights("captioner.weights.h5")
+    >>> compress_hdf5("captioner.weights.h5")
+    """
+    import h5py
+
+    with replacing(path) as partial, h5py.File(path) as source, h5py.File(partial, "w") as target:
+
+        def copy(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Group):
+                new = target.require_group(name)
+            else:  # a small array would grow by the table of its compressed chunks
+                options = {"compression": "gzip", "shuffle": True} if item.size > 1 << 16 else {}
+                new = target.create_dataset(name, data=item[()], **options)
+            new.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+
+
 def remove_partials(folder: str | os.PathLike, older_than: float = 3600.0) -> None:
     """Deletes temporary files of `replacing` that killed processes left in a folder.
 
