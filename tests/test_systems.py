@@ -93,7 +93,7 @@ def test_captions_have_maps_only_where_the_model_attends(trained, data):
     assert found.sentence in found._repr_html_()
 
 
-@pytest.mark.parametrize("system", set(SYSTEMS) - {"show-attend-tell"})
+@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"show-attend-tell"}))
 def test_a_copy_has_the_options_of_the_model(system):
     config = Config.tiny().replace(system=system)
     kind = system_of(config)
@@ -114,3 +114,13 @@ def test_the_config_names_every_system():
     assert set(SYSTEMS) == set(Config.__dataclass_fields__["system"].metadata["check"].choices)
     with pytest.raises(ValueError, match="system.*Received"):
         Config().replace(system="neural-talk")
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+def test_attention_is_supervised_where_there_is_some(system):
+    config = Config.tiny().replace(system=system, grounding_weight=0.5)
+    if system == "show-attend-tell":
+        assert system_of(config) is SYSTEMS[system]
+    else:
+        with pytest.raises(ValueError, match=f"show-attend-tell.*Received: system='{system}'"):
+            system_of(config)

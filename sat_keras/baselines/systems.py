@@ -25,5 +25,15 @@ def system_of(config: Config) -> type[CaptionModel]:
 
     Args:
         config: A `Config`.
+
+    Raises:
+        ValueError: If it supervises the attention of a system that has none.
     """
+    if config.grounding_weight and SYSTEMS[config.system] is not Captioner:
+        raise ValueError(
+            "Supervised attention needs a system with attention: choose "
+            "`system='show-attend-tell'` or set `grounding_weight=0`. "
+            f"Received: system={config.system!r}, "
+            f"grounding_weight={config.grounding_weight}"
+        )
     return SYSTEMS[config.system]
