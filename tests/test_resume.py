@@ -26,6 +26,7 @@ PRESETS = {
     "scenes": Config.scenes().replace(image_size=16, grid_shape=(2, 2), **SIZES),
     "flickr8k": Config.flickr8k().replace(
         encoder="scenes", image_size=16, grid_shape=(2, 2), feature_dim=128, min_count=1,
+        precision="mixed_bfloat16",  # what "auto" finds may differ from one training to the next
         **{**SIZES, "embedding_dim": 8},
     ),
 }  # fmt: skip
