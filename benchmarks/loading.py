@@ -35,7 +35,7 @@ def main(arguments=None):
     config = Config.flickr8k().replace(min_count=1)
     table = dev_captions()
     tokenizer = Tokenizer.from_captions(table["caption"], config.vocabulary_size)
-    captioner = Captioner(config, tokenizer, dtype=config.precision)
+    captioner = Captioner(config, tokenizer, dtype=config.frozen_precision)
     compile_captioner(captioner, 1000)
     batches = caption_batches(
         table,

@@ -27,7 +27,7 @@ amounts = st.floats(0, 1e6)
 names = st.text(max_size=20)
 VALUES = {
     **dict.fromkeys(("encoder", "precision"), names),
-    "encoder_layer": st.none() | names,
+    **dict.fromkeys(("encoder_layer", "encoder_precision"), st.none() | names),
     "grid_shape": st.tuples(counts, counts),
     **dict.fromkeys(("vocabulary_size", "initial_dim"), st.none() | counts),
     **{name: st.sampled_from(choices) for name, choices in CHOICES.items()},

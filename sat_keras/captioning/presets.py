@@ -141,6 +141,18 @@ def describe_encoder(
     return {"weights": weights, "fingerprint": encoder.fingerprint(), "in_model": in_model}
 
 
+def copy_encoder(encoder: Any, dtype: str) -> Any:
+    """Copies an encoder with its weights, in another precision.
+
+    Args:
+        encoder: `ImageEncoder`.
+        dtype: The copy's dtype policy.
+    """
+    copy = type(encoder).from_config({**encoder.get_config(), "dtype": dtype})
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
 def copy_captioner(captioner: Any, encoder: Any, dtype: str) -> Any:
     """Copies a captioner, with another encoder and in another precision.
 
@@ -155,9 +167,7 @@ def copy_captioner(captioner: Any, encoder: Any, dtype: str) -> Any:
         A model of the same class that is not compiled, with the same weights.
     """
     if encoder is not None and encoder.dtype_policy.name != dtype:
-        settings, weights = encoder.get_config(), encoder.get_weights()
-        encoder = type(encoder).from_config({**settings, "dtype": dtype})
-        encoder.set_weights(weights)
+        encoder = copy_encoder(encoder, dtype)
     options = {name: getattr(captioner, name) for name in captioner.option_names}
     if encoder is None and captioner.head is not None:
         options["head"] = copy_head(captioner.head, dtype)

@@ -170,7 +170,7 @@ def _captions(
 
     if arguments.name == "random":
         return baselines.random_captions(list(references), train, config.seed), {}, {}
-    encoder = make_encoder(config, encoder_weights(arguments, config), config.precision)
+    encoder = make_encoder(config, encoder_weights(arguments, config), config.frozen_precision)
     cache = extract_features(
         load_splits(dataset, ("train", arguments.split)),
         encoder,

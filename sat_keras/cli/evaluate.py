@@ -23,6 +23,7 @@ from sat_keras.cli.inputs import (
 )
 from sat_keras.cli.scores import caption_scores, print_results
 from sat_keras.config.fields import NATURAL
+from sat_keras.config.training import PRECISIONS
 
 SUMMARY = "Caption a split by search and score it."
 USAGE = "MODEL"
@@ -59,7 +60,7 @@ def add_options(parser: options.Parser) -> None:
     options.add_search(group)
     group.add_argument(
         "--precision",
-        choices=options.choices_of("precision"),
+        choices=PRECISIONS,
         default="float32",
         help="dtype policy of the decoder (default: float32, whatever the training's was)",
     )
@@ -242,8 +243,8 @@ def _captioner_and_source(
     captioner = load_pretrained(names, encoder=False, dtype=arguments.precision)
     config = captioner.config
     weights = arguments.encoder_weights or description["encoder"]["weights"]
-    # The precision of the training, so that the cache has these annotation vectors.
-    encoder, name = make_encoder(config, weights, config.precision), "annotations"
+    # The precision of the training's cache, so that it has these annotation vectors.
+    encoder, name = make_encoder(config, weights, config.frozen_precision), "annotations"
     if config.split_layer:
         encoder, name = encoder.make_stem(), "features"
     return captioner, extract_features(

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_writable(out)
     table = load_splits(dataset, [arguments.split] if arguments.split else ("train", "dev"))
     keras.utils.set_random_seed(config.seed)
-    encoder = make_encoder(config, encoder_weights(arguments, config), config.precision)
+    encoder = make_encoder(config, encoder_weights(arguments, config), config.frozen_precision)
     if config.split_layer:
         encoder = encoder.make_stem()
     for split, part in table.groupby("split", sort=False):

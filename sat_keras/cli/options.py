@@ -35,6 +35,7 @@ FEATURE_FIELDS = (
     "image_size",
     "mirror",
     "precision",
+    "encoder_precision",
     "seed",
 )
 _HINTS = typing.get_type_hints(Config)

@@ -72,7 +72,7 @@ TRAINING = {
         *("--no-full-stop", "--no-encoder-trainable", "--no-mirror", "--batch-size", "320"),
         *("--learning-rate", "0.003", "--epochs", "8"),
     ),
-    # The preset's precision, in which the features of the committed captioner are cached.
+    # The preset reads the features of the committed captioner from their cache at any precision.
     "flickr8k": ("--no-full-stop", "--epochs", "8"),
 }
 NOTE = (

@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     from sat_keras.backend.memory import keep_freed_memory
     from sat_keras.training import train_captioner
     from sat_keras.training.folder import open_run, recorded_run
+    from sat_keras.training.precision import recorded_precision
     from sat_keras.training.pretrained import (
         FORMAT,
         describe_encoder,
@@ -97,6 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     table = load_splits(dataset, ("train", "dev"))
     origin = _origin(arguments)
     config = options.make_config(arguments, origin["config"] if origin else None)
+    config = recorded_precision(config, arguments.out, arguments.overwrite)
     weights = encoder_weights(arguments, config, origin and origin["encoder"])
     takes_encoder = _takes_encoder(origin, config, arguments)
     start = arguments.start and load_pretrained(
@@ -106,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     dataset["features"] = str(arguments.features or default_features(dataset["name"]))
     keras.utils.set_random_seed(config.seed)
-    encoder = make_encoder(config, weights, config.precision)
+    encoder = make_encoder(config, weights, config.frozen_precision)
     if takes_encoder:
         encoder.set_weights(start.encoder.get_weights())
     config = with_encoder_sizes(config, encoder, arguments)

@@ -73,6 +73,14 @@ class Config(SearchConfig, TrainingConfig, ModelConfig):
             )
         return dataclasses.replace(self, **changes)
 
+    def with_precision(self, precision: str) -> "Config":
+        """Returns a copy that trains in a precision and reads the same cache as before.
+
+        Args:
+            precision: Keras dtype policy, instead of `"auto"`.
+        """
+        return self.replace(precision=precision, encoder_precision=self.frozen_precision)
+
     @property
     def encoder_options(self) -> dict[str, Any]:
         """Arguments of `ImageEncoder` beside the CNN, its weights and the dtype."""

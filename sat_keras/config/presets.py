@@ -67,7 +67,7 @@ FLICKR8K: dict[str, Any] = {
     "ema_momentum": 0.998,
     "epochs": 13,
     "monitor": "bleu4",
-    "precision": "mixed_bfloat16",
+    "precision": "auto",
 }
 
 # Training the committed Flickr8k model further on tens to hundreds of photos of one's own. A moving

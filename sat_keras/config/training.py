@@ -7,12 +7,20 @@ from sat_keras.config.fields import (
     AMOUNT_OR_NONE,
     COUNT,
     FLAG,
+    NAME_OR_NONE,
     NATURAL,
     SHARE,
     field,
     name,
     one_of,
 )
+
+# Keras dtype policies: "auto" is none, it becomes one of them where a training starts.
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+AUTO = "auto"
+# What the caches of the presets hold: their precision before there was "auto". It must not depend
+# on the machine, or a cache would be computed anew on the next one.
+_CACHED_WITH_AUTO = "mixed_bfloat16"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +145,21 @@ class TrainingConfig:
     )
     precision: str = field(
         "float32",
-        "Keras dtype policy of training and of the annotation vectors that it reads.",
-        name("float32", "mixed_bfloat16", "mixed_float16"),
+        "Keras dtype policy of the training; auto for float32 or mixed_bfloat16, whichever makes "
+        "the faster training step where the training starts.",
+        name(AUTO, *PRECISIONS),
+    )
+    encoder_precision: str | None = field(
+        None,
+        "Keras dtype policy of the CNN's frozen layers, and so of the cache; None for that of the "
+        "training, with auto mixed_bfloat16.",
+        NAME_OR_NONE,
     )
     seed: int = field(0, "Seed of initial weights, batches and dropout.", NATURAL)
+
+    @property
+    def frozen_precision(self) -> str:
+        """Name of the dtype policy of the CNN's frozen layers, whose output is cached."""
+        if self.encoder_precision is not None:
+            return self.encoder_precision
+        return _CACHED_WITH_AUTO if self.precision == AUTO else self.precision

@@ -1,7 +1,8 @@
 """Training a captioner, and the folders of trainings and pretrained models.
 
 Read `fit` first. It puts together `start` (words and weights of another captioner), `optimizer`,
-`callbacks`, `checkpoint` (what is saved after an epoch) and `state` (how far a training is).
+`precision` (what `"auto"` is), `callbacks`, `checkpoint` (what is saved after an epoch) and `state`
+(how far a training is).
 `folder` describes a training's folder, `pretrained` the form in which models are shared,
 `captioning` captions the pictures of a source. `self_critical` trains on CIDEr-D, which
 `cider_reward` computes.

@@ -1,5 +1,6 @@
 """The training: data, model, callbacks and `fit`, and how they are put together."""
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -33,7 +34,13 @@ from sat_keras.training.captioning import (
 )
 from sat_keras.training.checkpoint import Checkpoint, finish
 from sat_keras.training.optimizer import compile_captioner
-from sat_keras.training.pretrained import copy_captioner
+from sat_keras.training.precision import (
+    CANDIDATES,
+    RandomPictures,
+    choose_precision,
+    settle_precision,
+)
+from sat_keras.training.pretrained import copy_captioner, copy_encoder
 from sat_keras.training.self_critical import make_self_critical
 from sat_keras.training.start import make_tokenizer, take_weights
 from sat_keras.training.state import locked, read_state
@@ -79,9 +86,12 @@ def train_captioner(
     uninterrupted training.
 
     Args:
-        config: A `Config` with the encoder's grid and feature size. Its `system` is the model.
+        config: A `Config` with the encoder's grid and feature size. Its `system` is the model. With
+            the precision `"auto"`, float32 and bfloat16 are timed first, see
+            `sat_keras.training.precision`.
         table: Captions table with a train and a dev split, see `sat_keras.datasets`.
-        encoder: `ImageEncoder`.
+        encoder: `ImageEncoder`. Layers that are trained run in the precision of the training: if
+            that is not the encoder's, a copy of it is trained.
         out: Folder for `model.keras`, `log.csv`, `state.json`, the folder `tensorboard` and, until
             the training is finished, the folder `backup`. Of a finished training the log is
             returned.
@@ -123,53 +133,51 @@ def train_captioner(
     placement = _devices(devices, config)
     splits = {name: table[table["split"] == name] for name in ("train", "dev")}
     _check_splits(splits)
-    if config.grounding_weight and boxes is None:
-        raise ValueError(
-            "Supervised attention needs the `boxes` of the train captions' words, see "
-            "`sat_keras.analysis.caption_boxes`; or set `grounding_weight=0`. "
-            f"Received: boxes=None, grounding_weight={config.grounding_weight}"
-        )
+    _check_boxes(config, boxes)
     with locked(out):
         state = read_state(out)
         if state.finished:
             finish(state, out)
             return state.table
         state.write(out)  # raises now if the folder is not writable
-        keras.utils.set_random_seed(config.seed)
         tokenizer = make_tokenizer(config, splits["train"]["caption"], start, vocabulary)
         # The words of `start` are kept, its full stop included, whatever was asked for.
         config = config.replace(full_stop=tokenizer.full_stop)
         options: dict[str, Any] = {
             name: getattr(config, name) for name in ("batch_size", "group", "seed", "max_length")
         }
+        load: Callable[..., Any] = functools.partial(
+            caption_batches,
+            splits["train"],
+            tokenizer,
+            mirror=config.mirror,
+            boxes=boxes,
+            grid_shape=config.grid_shape,
+            **options,
+        )
 
         def batches(first_step: int = 0) -> Any:
-            found = caption_batches(
-                splits["train"],
-                tokenizer,
-                source,
-                mirror=config.mirror,
-                first_epoch=state.epochs,
-                first_step=first_step,
-                boxes=boxes,
-                grid_shape=config.grid_shape,
-                **options,
-            )
+            found = load(source, first_epoch=state.epochs, first_step=first_step)
             return pad_rows(found, placement.number)
 
         def pictures(epoch: int, step: int) -> list[str]:
             return minibatch_pictures(splits["train"], tokenizer, epoch, step, **options)
 
         steps = count_minibatches(splits["train"], tokenizer, **options)
-        captioner = _build(config, tokenizer, encoder, start, steps, placement)
-        if config.objective == "cider":
-            captioner.self_critical = make_self_critical(config, tokenizer, splits["train"], start)
+        build = functools.partial(_build, splits["train"], tokenizer, start, steps, placement)
+        measure = functools.partial(_measure, config, encoder, build, load, steps, placement)
+        config = settle_precision(config, state, out, measure, verbose)
+        trained = _in_precision(encoder, config)
+        # What is drawn from here on does not depend on what was measured.
+        keras.utils.set_random_seed(config.seed)
+        captioner = build(config, trained)
         in_file = encoder if keep_encoder or config.encoder_trainable is True else None
         copy = copy_captioner(captioner, in_file, "float32")
         if verbose:
             print(
                 f"{splits['train']['image_id'].nunique()} train pictures, {len(splits['train'])} "
-                f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} weights"
+                f"captions, {tokenizer.vocabulary_size} words; {captioner.count_params():,} "
+                f"weights, {config.precision}"
             )
         finite = CheckFiniteLoss(state.step, pictures)
         checkpoint = Checkpoint(out, state, copy, f"dev_{config.monitor}", config.patience, finite)
@@ -179,9 +187,7 @@ def train_captioner(
         source = _source(splits, encoder, config, features, allow_truncated, verbose)
         if state.epochs < config.epochs and not checkpoint.is_over:
             if not (state.epochs or state.step):  # else the checkpoint has it
-                image_ids = splits["train"]["image_id"].unique()
-                chosen = image_ids[:: -(-len(image_ids) // _ADAPTED_TO)]
-                captioner.adapt(search_inputs(source, chosen))
+                captioner.adapt(_adapted_to(splits["train"], source))
             callbacks = [
                 finite,
                 *([] if start else [CheckFirstLoss()]),
@@ -194,8 +200,46 @@ def train_captioner(
         return state.table
 
 
+def _in_precision(encoder: Any, config: Config) -> Any:
+    """Returns the encoder, in the precision of the training if layers of it are trained."""
+    if not config.encoder_trainable or encoder.dtype_policy.name == config.precision:
+        return encoder
+    return copy_encoder(encoder, config.precision)
+
+
+def _measure(
+    config: Config,
+    encoder: Any,
+    build: Callable[[Config, Any], CaptionModel],
+    load: Callable[..., Any],
+    steps: int,
+    devices: Devices,
+) -> tuple[str, str]:
+    """Returns the precision to train in and why, by training copies on random pictures.
+
+    Their minibatch is the middle one of those sorted by length.
+    """
+    batches = load(RandomPictures(config, encoder), shuffle=False, first_step=steps // 2)
+    batch = next(iter(pad_rows(batches, devices.number)))
+    batch = keras.tree.map_structure(lambda tensor: tensor.numpy(), batch)
+
+    def train_step(precision: str) -> Callable[[], Any]:
+        copy = copy_encoder(encoder, precision) if config.encoder_trainable else encoder
+        captioner = build(config.with_precision(precision), copy)
+        return lambda: captioner.train_on_batch(*batch)
+
+    with devices.training():
+        return choose_precision({name: train_step(name) for name in CANDIDATES})
+
+
 def _build(
-    config: Config, tokenizer: Tokenizer, encoder: Any, start: Any, steps: int, devices: Devices
+    train: pd.DataFrame,
+    tokenizer: Tokenizer,
+    start: Any,
+    steps: int,
+    devices: Devices,
+    config: Config,
+    encoder: Any,
 ) -> CaptionModel:
     """Returns the compiled captioner with its initial weights."""
     with devices.building():
@@ -210,6 +254,8 @@ def _build(
         if start is not None:
             take_weights(captioner, start)
         captioner.optimizer.build(captioner.trainable_variables)
+    if config.objective == "cider":
+        captioner.self_critical = make_self_critical(config, tokenizer, train, start)
     return captioner
 
 
@@ -270,6 +316,15 @@ def _check_splits(splits: dict[str, pd.DataFrame]) -> None:
             )
 
 
+def _check_boxes(config: Config, boxes: Any) -> None:
+    if config.grounding_weight and boxes is None:
+        raise ValueError(
+            "Supervised attention needs the `boxes` of the train captions' words, see "
+            "`sat_keras.analysis.caption_boxes`; or set `grounding_weight=0`. "
+            f"Received: boxes=None, grounding_weight={config.grounding_weight}"
+        )
+
+
 def _devices(number: int, config: Config) -> Devices:
     if number > 1 and config.encoder_trainable:
         raise ValueError(
@@ -307,6 +362,12 @@ def _source(
         encoder, options["input_name"] = encoder.make_stem(), "features"
     extract_features(splits["train"], encoder, features, mirror=config.mirror, **options)
     return extract_features(splits["dev"], encoder, features, **options)
+
+
+def _adapted_to(train: pd.DataFrame, source: Any) -> Any:
+    """Returns the inputs of the train pictures that a model is adapted to."""
+    image_ids = train["image_id"].unique()
+    return search_inputs(source, image_ids[:: -(-len(image_ids) // _ADAPTED_TO)])
 
 
 def _dev_callbacks(

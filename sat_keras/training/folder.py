@@ -117,6 +117,7 @@ def _summary(out: Path, command: str, config: Config) -> dict[str, Any]:
     record = {
         "command": command,
         "seed": config.seed,
+        "precision": state.precision or config.precision,
         "hardware": hardware(),
         "versions": versions(),
         "finished": state.finished,

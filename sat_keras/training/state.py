@@ -42,6 +42,8 @@ class TrainingState:
         metrics: List of the values of the model's metrics after these steps.
         diverged: Boolean, whether the last run stopped at a loss that is not finite. The next run
             may change the learning rate and the clip norm.
+        precision: Name of the dtype policy of the training, chosen if its config says `"auto"`, or
+            `None` before the first run and in files of version 0.1.0.
         format: Integer, version of the file's format.
     """
 
@@ -56,6 +58,7 @@ class TrainingState:
     seconds: float = 0.0
     metrics: list[Any] = dataclasses.field(default_factory=list)
     diverged: bool = False
+    precision: str | None = None
     format: int = FORMAT
 
     @property
