@@ -24,6 +24,23 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, print_b
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config):
+    """Has pytest-xdist keep the order of the files.
+
+    It would start those of the most tests first, and so end with a few long trainings in one
+    process while the other is idle. Releases before 3.7 always do.
+    """
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Starts the files with the mark `long` first, so that two processes end together.
+
+    Both groups stay in the random order of pytest-randomly, which shuffles before.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def seeded_backend():
     """Seeds the backend's own generators, on which no result in the tests depends.

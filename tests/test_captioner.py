@@ -19,6 +19,8 @@ from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.paper.loss import cross_entropies
 
+pytestmark = pytest.mark.long
+
 CONFIG = Config.tiny()  # grid 2 x 2 of 8 features
 WORDS = ["a", "red", "blue", "circle", "square", "left", "of"]
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", *WORDS])

@@ -30,6 +30,8 @@ from sat_keras.datasets import load_dataset
 from sat_keras.evaluation import PictureScores, score_captions
 from sat_keras.training import fit as training
 
+pytestmark = pytest.mark.long
+
 PICTURES = 4
 
 

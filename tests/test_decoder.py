@@ -11,6 +11,8 @@ from sat_keras.paper.decoder import AttentionDecoder
 
 BATCH, CAPTIONS, STEPS = 2, 3, 4
 REGIONS, FEATURES, VOCABULARY = 5, 6, 11
+pytestmark = pytest.mark.long
+
 SIZES = {"vocabulary_size": VOCABULARY, "embedding_dim": 7, "hidden_dim": 8, "attention_dim": 3}
 
 ABLATIONS = [

@@ -11,6 +11,8 @@ from sat_keras.cnn.resize import PADDING, RESIZE, PictureResize
 from sat_keras.cnn.scenes import CoordinateChannels, scene_cnn
 from sat_keras.paper.encoder import ImageEncoder
 
+pytestmark = pytest.mark.long
+
 
 def pictures(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

@@ -22,6 +22,8 @@ from sat_keras.paper.encoder import ImageEncoder
 
 tf = pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.long
+
 # tf.data resizes with TensorFlow: on other backends a pixel may be one grey level apart.
 ATOL = 1e-4 if keras.backend.backend() == "tensorflow" else 5e-3
 

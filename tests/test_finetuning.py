@@ -27,6 +27,8 @@ from sat_keras.training import fit as training
 from sat_keras.training.optimizer import compile_captioner, make_optimizer
 from sat_keras.training.pretrained import load_pretrained, make_encoder, save_pretrained
 
+pytestmark = pytest.mark.long
+
 LAYER = "upper"
 CONFIG = Config.tiny().replace(
     encoder_trainable=LAYER,

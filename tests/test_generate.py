@@ -21,6 +21,8 @@ from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.plots.widget import caption_html
 
+pytestmark = pytest.mark.long
+
 CONFIG = Config.tiny().replace(feature_dim=128, max_length=4, beam_size=3)
 
 

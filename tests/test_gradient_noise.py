@@ -8,7 +8,7 @@ from benchmarks.gradient_noise import gradient_samples
 from sat_keras.config.config import Config
 from sat_keras.paper.captioner import Captioner
 
-pytestmark = pytest.mark.graph
+pytestmark = [pytest.mark.graph, pytest.mark.long]
 
 DRAWS = 100
 

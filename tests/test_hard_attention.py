@@ -18,6 +18,8 @@ from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.hard_attention import HardAttention, Sampling
 from sat_keras.paper.reinforce import Reinforce, location_entropy
 
+pytestmark = pytest.mark.long
+
 SAMPLES = 20_000
 
 

@@ -32,6 +32,8 @@ from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.decoder import AttentionDecoder
 
+pytestmark = pytest.mark.long
+
 CASES = combinations() if os.environ.get("SAT_KERAS_ALL_COMBINATIONS") else loop_combinations()
 HALF_PRECISION = ["mixed_bfloat16", "mixed_float16"]
 # With both values of every switch, and with every kind of attention.

@@ -20,7 +20,8 @@ from sat_keras.fast.recurrence import (
     lstm_update,
 )
 
-pytestmark = pytest.mark.graph  # compiled functions are part of the loop
+# Compiled functions are part of the loop.
+pytestmark = [pytest.mark.graph, pytest.mark.long]
 
 HIDDEN, FEATURES, REGIONS, ATTENTION = 3, 4, 5, 2
 SIZES = {"hidden": HIDDEN, "context": FEATURES, "attention_weights": REGIONS, "gate": 1}

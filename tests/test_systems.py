@@ -14,6 +14,8 @@ from sat_keras.training import load_pretrained, train_captioner
 from sat_keras.training.captioning import annotate_pictures, caption_pictures
 from sat_keras.training.pretrained import copy_captioner, make_encoder, save_pretrained
 
+pytestmark = pytest.mark.long
+
 PICTURES = {"train": 2, "dev": 2}
 
 
