@@ -30,6 +30,8 @@ from sat_keras.training.pretrained import make_encoder
 from sat_keras.training.signals import Terminated, sigterm_raises
 from sat_keras.training.state import TrainingState, locked, read_state
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
