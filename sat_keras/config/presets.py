@@ -84,19 +84,22 @@ FINETUNE: dict[str, Any] = {
     "precision": "float32",
 }
 
-# Training the committed Flickr8k model further on CIDEr-D itself. Dropout would make the gradient
-# that of another distribution than the captions are drawn from.
+# Training a Flickr8k model further on CIDEr-D itself. Captions are drawn without dropout, so that
+# with it the gradient is biased; without it the captions of 6,000 pictures are learned by heart.
 SELF_CRITICAL: dict[str, Any] = {
     **FLICKR8K,
     "objective": "cider",
     "group": "picture",
     "batch_size": 100,
-    **dict.fromkeys(("dropout", "embedding_dropout", "annotation_dropout"), 0.0),
+    "dropout": 0.3,
+    "embedding_dropout": 0.2,
     "label_smoothing": 0.0,
     "penalty_weight": 0.0,
-    "learning_rate": 1e-4,
+    "cross_entropy_weight": 0.1,
+    "learning_rate": 5e-5,
     "ema_momentum": 0.99,
-    "epochs": 5,
+    "epochs": 6,
+    "patience": 6,
     "monitor": "cider",
 }
 
