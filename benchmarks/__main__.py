@@ -23,7 +23,9 @@ LIMIT = 15 * 60  # seconds for all of it
 # The most important ones first.
 PARTS = {
     "training": ("benchmarks.training", "--part", "side_by_side"),
+    "strongest": ("benchmarks.training", "--part", "against_the_strongest", "--rounds", "8"),
     "searching": ("benchmarks.searching",),
+    "strongest_search": ("benchmarks.searching", "--strongest"),
     "loading": ("benchmarks.loading",),
     "features": ("benchmarks.encoding",),
     "starting": ("benchmarks.starting",),

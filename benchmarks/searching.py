@@ -1,10 +1,12 @@
 """Beam search: all pictures' beams in one compiled loop, against a Python loop picture by picture.
 
 The loop does the same search with the same weights as the PyTorch tutorial does, and like that
-looks for as many captions as there are beams.
+looks for as many captions as there are beams. `--strongest` compares with `strongest_search`, which
+searches for all pictures of a batch at once, eagerly and compiled.
 """
 
 import argparse
+import importlib.util
 import json
 import time
 
@@ -18,6 +20,7 @@ PRETRAINED = "flickr8k-soft-vgg16"
 BEAMS = 5
 BATCH = SEARCH_BATCH
 SAMPLE = REPOSITORY / "outputs" / "benchmarks" / "sample.npy"
+LARGE_SAMPLE = SAMPLE.with_name("sample-of-batches.npy")
 
 
 def compiled(rounds, pictures):
@@ -71,6 +74,61 @@ def compiled(rounds, pictures):
     }
 
 
+def against_the_strongest(rounds, batches):
+    """Returns how fast captioning is against `strongest_search`, on the same pictures in turns."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    from benchmarks.data import dev_captions, dev_features
+    from sat_keras.training.fit import caption_pictures
+
+    features = dev_features()
+    image_ids = list(dev_captions()["image_id"].unique()[: batches * BATCH])
+    captioner = load_pretrained(PRETRAINED, encoder=False)
+    caption_pictures(captioner, features, image_ids[:BATCH], beam_size=BEAMS)  # compiles
+    LARGE_SAMPLE.parent.mkdir(parents=True, exist_ok=True)
+    np.save(LARGE_SAMPLE, features.read(features.lookup(image_ids)).numpy())
+    seconds = {"ours": [], "eager": [], "compiled": []}
+    for _ in range(rounds):
+        start = time.perf_counter()
+        found = caption_pictures(captioner, features, image_ids, beam_size=BEAMS)
+        seconds["ours"].append(time.perf_counter() - start)
+        part = run_part("benchmarks.searching", "--strongest-alone")
+        for name in ("eager", "compiled"):
+            seconds[name].append(part["seconds"][name])
+    rates = {name: len(image_ids) / np.array(values) for name, values in seconds.items()}
+    best = max(("eager", "compiled"), key=lambda name: np.median(rates[name]))
+    return {
+        "beam_vs_strongest": spread(rates["ours"] / rates[best]),
+        "beam_same_captions_strongest": share_of_same(
+            [caption.text for caption in found], part["texts"][best]
+        ),
+        "beam_strongest_sample": len(image_ids),
+        "pictures_per_second_strongest": {name: spread(rate) for name, rate in rates.items()},
+    }
+
+
+def strongest_alone(captioner, annotations, backend="inductor"):
+    """Captions batches by `strongest_search`, eagerly and compiled; returns seconds and captions.
+
+    The first batch compiles, and so do the sizes to which a batch shrinks: all of it runs twice.
+    """
+    from benchmarks.strongest_search import Search
+
+    found = {"seconds": {}, "texts": {}}
+    for name in ("eager", "compiled"):
+        search = Search(captioner, BEAMS, backend if name == "compiled" else None)
+        for _ in range(2):
+            start = time.perf_counter()
+            parts = range(0, len(annotations), BATCH)
+            tokens = [
+                x for i in parts for x in search(annotations[i : i + BATCH].astype("float32"))
+            ]
+            texts = [captioner.tokenizer.detokenize(np.array(caption)) for caption in tokens]
+            found["seconds"][name] = time.perf_counter() - start
+        found["texts"][name] = texts
+    return found
+
+
 def share_of_same(texts, others):
     """Returns the share of common pictures with the same caption."""
     return float(np.mean([text == other for text, other in zip(texts, others, strict=False)]))
@@ -94,9 +152,19 @@ def loop(captioner, annotations):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", action="store_true", help="the loop on the sample, for itself")
+    parser.add_argument("--strongest", action="store_true", help="compare with the strongest")
+    parser.add_argument("--strongest-alone", action="store_true", help="it alone on its sample")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=30, help="pictures of the loop's sample")
+    parser.add_argument("--batches", type=int, default=5, help="of 64, the strongest's sample")
     options = parser.parse_args(arguments)
+    if options.strongest_alone:
+        captioner = load_pretrained(PRETRAINED, encoder=False)
+        print(json.dumps(strongest_alone(captioner, np.load(LARGE_SAMPLE))))
+        return
+    if options.strongest:
+        print(json.dumps(against_the_strongest(options.rounds, options.batches)))
+        return
     if options.loop:
         captioner = load_pretrained(PRETRAINED, encoder=False)
         print(json.dumps(loop(captioner, np.load(SAMPLE).astype("float32"))))

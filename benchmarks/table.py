@@ -9,6 +9,7 @@ END = "<!-- end of table -->"
 
 # What is measured, its comparison, target, key in the results and number format.
 TIMES, SHARE, SECONDS, RATE = "{:.1f}x", "{:.1%}", "{:.2f} s", "{:.0f}/s"
+FINE_TIMES = "{:.2f}x"
 ROWS = (
     (
         "training step, float32, five captions of a picture share it",
@@ -24,6 +25,21 @@ ROWS = (
         "the same as the first, bfloat16",
         "the same, float32",
         ("", "training_vs_pytorch_bfloat16", TIMES),
+    ),
+    (
+        "training step, float32, shared pictures",
+        "the strongest PyTorch, best of eager and compiled",
+        (">= 1.5x", "training_vs_strongest", FINE_TIMES),
+    ),
+    (
+        "the same in bfloat16",
+        "the same in bfloat16",
+        (">= 1.5x", "training_vs_strongest_bfloat16", FINE_TIMES),
+    ),
+    (
+        "the same in the faster precision of each",
+        "the same",
+        ("", "training_vs_strongest_fastest", FINE_TIMES),
     ),
     (
         "training step, float32, shared pictures",
@@ -62,6 +78,12 @@ ROWS = (
         (">= 25x", "beam_vs_loop", TIMES),
     ),
     ("same captions as that", "-", ("100%", "beam_same_captions", SHARE)),
+    (
+        "the same search, float32",
+        "the strongest PyTorch, best of eager and compiled",
+        (">= 1.5x", "beam_vs_strongest", FINE_TIMES),
+    ),
+    ("same captions as that", "-", ("100%", "beam_same_captions_strongest", SHARE)),
     (
         "the same in bfloat16",
         "PyTorch, picture by picture",

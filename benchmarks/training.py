@@ -1,4 +1,4 @@
-"""Training step against the PyTorch tutorial and the roofline, in float32 and bfloat16."""
+"""Training step against PyTorch decoders and the roofline, in float32 and bfloat16."""
 
 import argparse
 import importlib.util
@@ -6,6 +6,7 @@ import json
 import sys
 
 import keras
+import numpy as np
 
 from benchmarks.measure import in_turns, run_part, spread, tensorflow_rates
 from benchmarks.sizes import Sizes, train_step
@@ -48,6 +49,42 @@ def side_by_side(rounds, sizes=SIZES):
     return {name: spread(x) for name, x in found.items()} | {"captions_per_second": captions}
 
 
+def against_the_strongest(rounds, sizes=SIZES, backend="inductor"):
+    """Times the step with shared pictures alternately with `strongest`, eager and compiled."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    import torch
+
+    from benchmarks import strongest
+    from sat_keras.paper.captioner import Captioner
+
+    shared = sizes["shared"]
+    functions = {
+        "float32": train_step(shared),
+        "bfloat16": train_step(shared, "mixed_bfloat16"),
+    }
+    captioner = Captioner(shared.config())
+    for precision, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
+        for name, compiler in (("eager", None), ("compiled", backend)):
+            step = strongest.train_step(shared, captioner, dtype, compiler)
+            functions[f"strongest_{name}_{precision}"] = step
+    seconds = in_turns(functions, rounds, pause=PAUSE if sizes is SIZES else 0)
+    found = {}
+    for precision, suffix in (("float32", ""), ("bfloat16", "_bfloat16")):
+        peers = [seconds[f"strongest_{name}_{precision}"] for name in ("eager", "compiled")]
+        best = min(peers, key=np.median)
+        found[f"training_vs_strongest{suffix}"] = spread(best / seconds[precision])
+    fastest, peers = (
+        min((x for name, x in seconds.items() if ("strongest" in name) == theirs), key=np.median)
+        for theirs in (False, True)
+    )
+    found["training_vs_strongest_fastest"] = spread(peers / fastest)
+    found["captions_per_second_strongest"] = {
+        name: spread(shared.rows / values) for name, values in seconds.items()
+    }
+    return found
+
+
 def ideal_seconds(sizes, rates):
     """Returns the time of a step's arithmetic at the machine's rates."""
     return sizes.flops() / rates["gemm"] + sizes.tanhs() / rates["tanh"]
@@ -74,7 +111,7 @@ def on_other_backends(rounds, sizes=SIZES):
     return found
 
 
-PARTS = (side_by_side, on_other_backends, on_this_backend)
+PARTS = (side_by_side, against_the_strongest, on_other_backends, on_this_backend)
 
 
 def main(arguments=None):

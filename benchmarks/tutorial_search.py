@@ -32,11 +32,7 @@ class Decoder(nn.Module):
     def __init__(self, decoder, feature_dim):
         super().__init__()
         attention = decoder.attention
-        if decoder.word_query or decoder.hard_attention or not decoder.use_output_tanh:
-            raise ValueError(
-                "The loop knows soft attention and the deep output with a tanh, without word "
-                f"queries: compare it with such a decoder. Received: {decoder.get_config()}"
-            )
+        check_decoder(decoder)
         self.epsilon = decoder.normalize.epsilon if decoder.normalize_annotations else None
         self.of_annotations = linear(attention.key_projection)
         self.of_hidden = linear(attention.query_projection)
@@ -75,6 +71,15 @@ class Decoder(nn.Module):
         output = embedded + self.output_hidden(hidden) + self.output_context(context)
         log_probabilities = torch.log_softmax(self.words(torch.tanh(output)), dim=1)
         return log_probabilities, hidden, cell, weights
+
+
+def check_decoder(decoder):
+    """Raises a `ValueError` for a decoder with parts that are not here."""
+    if decoder.word_query or decoder.hard_attention or not decoder.use_output_tanh:
+        raise ValueError(
+            "The loop knows soft attention and the deep output with a tanh, without word "
+            f"queries: compare it with such a decoder. Received: {decoder.get_config()}"
+        )
 
 
 def tensor(weight):
