@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     names, others = [arguments.model], pretrained_names()
     if arguments.model in others:
-        family = arguments.model.partition("-")[0]  # of one data set, and so of one CNN
+        family = arguments.model.partition("-")[0]  # of one data set
         names += [x for x in others if x.startswith(f"{family}-") and x != arguments.model]
     captioners = {str(x): load_pretrained(x, arguments.encoder_weights) for x in names}
     launch_app(captioners, arguments.port)

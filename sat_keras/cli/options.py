@@ -15,7 +15,7 @@ from sat_keras.config.model import ModelConfig
 from sat_keras.config.search import SearchConfig
 from sat_keras.config.training import TrainingConfig
 
-PRETRAINED = "flickr8k-soft-vgg16"
+PRETRAINED = "flickr8k-cider-vgg16"
 # Preset of each data set.
 DATASETS = {
     "scenes": "scenes",

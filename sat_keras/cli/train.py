@@ -51,7 +51,7 @@ def add_options(parser: options.Parser) -> None:
         type=options.path,
         metavar="MODEL",
         help="captioner whose weights to start from: the name of a pretrained one, such as "
-        f"{options.PRETRAINED}, or the folder of a training (default: random weights)",
+        "flickr8k-soft-vgg16, or the folder of a training (default: random weights)",
     )
     others = parser.add_argument_group("other options")
     others.add_argument(
