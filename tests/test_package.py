@@ -373,6 +373,7 @@ def test_every_import_of_the_package_is_a_dependency(project):
         **{"PIL": "pillow", "tensorflow_text": "tensorflow-text", "pillow_heif": "pillow-heif"},
         "keras_hub": "keras-hub",
         "markupsafe": "jinja2",  # comes with it
+        "h5py": "keras",  # comes with it
     }
     imported = set().union(*(packages(imported_names(parse(path))) for path in SOURCES))
     foreign = imported - set(sys.stdlib_module_names) - {"sat_keras"}

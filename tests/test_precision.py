@@ -19,7 +19,7 @@ from sat_keras.training import fit as training
 from sat_keras.training import precision
 from sat_keras.training.checkpoint import seed_states
 from sat_keras.training.folder import open_run, read_run
-from sat_keras.training.precision import RandomPictures, choose_precision, recorded_precision
+from sat_keras.training.precision import choose_precision, random_pictures, recorded_precision
 from sat_keras.training.pretrained import make_encoder, read_description
 from sat_keras.training.state import read_state
 
@@ -259,7 +259,7 @@ def test_random_pictures_have_the_shape_of_the_true_ones(kind, table, tmp_path):
     encoder = make_encoder(config, None)
     splits = {name: table[table["split"] == name][:1] for name in ("train", "dev")}
     true = training._source(splits, encoder, config, tmp_path, False, 0)
-    drawn = RandomPictures(config, encoder)
+    drawn = random_pictures(config, encoder)
     image_ids = list(splits["dev"]["image_id"])
     assert drawn.input_name == true.input_name
     assert next(iter(input_batches(image_ids, drawn))).keys() == {

@@ -36,8 +36,8 @@ from sat_keras.training.checkpoint import Checkpoint, finish
 from sat_keras.training.optimizer import compile_captioner
 from sat_keras.training.precision import (
     CANDIDATES,
-    RandomPictures,
     choose_precision,
+    random_pictures,
     settle_precision,
 )
 from sat_keras.training.pretrained import copy_captioner, copy_encoder
@@ -219,7 +219,7 @@ def _measure(
 
     Their minibatch is the middle one of those sorted by length.
     """
-    batches = load(RandomPictures(config, encoder), shuffle=False, first_step=steps // 2)
+    batches = load(random_pictures(config, encoder), shuffle=False, first_step=steps // 2)
     batch = next(iter(pad_rows(batches, devices.number)))
     batch = keras.tree.map_structure(lambda tensor: tensor.numpy(), batch)
 

@@ -7,17 +7,17 @@ training nor `evaluate`.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from sat_keras.captioning.presets import CONFIG_FILE, read_description
 from sat_keras.config.config import Config
 from sat_keras.config.training import AUTO
 from sat_keras.data.files import read_json, write_json
+from sat_keras.data.random_pictures import RandomPictures
 from sat_keras.training.state import TrainingState
 
 CANDIDATES = ("float32", "mixed_bfloat16")
@@ -122,43 +122,19 @@ def settle_precision(
     return config
 
 
-class RandomPictures:
-    """A source of random pictures or annotation vectors, for steps whose result does not count.
-
-    The time of a step does not depend on the values, and the cache of the true ones may not exist
-    yet.
+def random_pictures(config: Config, encoder: Any) -> RandomPictures:
+    """Returns a source of random inputs of a training, for steps whose result does not count.
 
     Args:
         config: A `Config`.
         encoder: `ImageEncoder` that the inputs are for.
     """
-
-    def __init__(self, config: Config, encoder: Any) -> None:
-        self._regions = config.num_regions if config.resize == "pad" else None
-        self._dtype = tf.float16
-        if config.encoder_trainable is True:
-            self.input_name, self._dtype = "images", tf.uint8
-            self._shape: tuple[int, ...] = (config.image_size, config.image_size, 3)
-        elif config.split_layer:
-            self.input_name = "features"
-            *grid, channels = encoder.head.input_shape[1:]
-            self._shape = (int(np.prod(grid)), channels)
-        else:
-            self.input_name = "annotations"
-            self._shape = (config.num_regions, config.feature_dim)
-
-    def lookup(self, keys: Iterable[str], mirror: bool = False) -> np.ndarray:
-        """Returns a position for each picture."""
-        return np.arange(len(list(keys)), dtype="int64")
-
-    def read(self, positions: Any) -> Any:
-        """Returns the random input at a position: no generator's state changes."""
-        seed = tf.stack([tf.zeros_like(positions), positions])
-        if self._dtype == tf.uint8:
-            pixels = tf.random.stateless_uniform(self._shape, seed, 0, 256, tf.int32)
-            return tf.cast(pixels, tf.uint8)
-        return tf.cast(tf.random.stateless_normal(self._shape, seed), self._dtype)
-
-    def read_mask(self, positions: Any) -> Any:
-        """Returns a mask of nothing but pictures, where the encoder pads."""
-        return None if self._regions is None else tf.ones((self._regions,), bool)
+    regions = config.num_regions if config.resize == "pad" else None
+    if config.encoder_trainable is True:
+        return RandomPictures("images", (config.image_size, config.image_size, 3), "uint8", regions)
+    if config.split_layer:
+        *grid, channels = encoder.head.input_shape[1:]
+        shape = (int(np.prod(grid)), channels)
+        return RandomPictures("features", shape, "float16", regions)
+    shape = (config.num_regions, config.feature_dim)
+    return RandomPictures("annotations", shape, "float16", regions)
