@@ -23,6 +23,8 @@ from sat_keras.training.precision import choose_precision, random_pictures, reco
 from sat_keras.training.pretrained import make_encoder, read_description
 from sat_keras.training.state import read_state
 
+pytestmark = pytest.mark.long
+
 
 class Clock:
     """Seconds that pass only where a step says so."""
