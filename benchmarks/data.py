@@ -8,6 +8,7 @@ from sat_keras.cli.program import main as sat_keras
 from sat_keras.data.features import FeatureCache
 
 FEATURES = REPOSITORY / "outputs" / "features" / "flickr8k"
+ANNOTATIONS = "VGG16-block5_conv3-*"  # beside the cache of a fine-tuning
 WEIGHTS = REPOSITORY / "data" / "vgg16_imagenet_notop_fp16.weights.h5"
 PRETRAINED = "flickr8k-soft-vgg16"
 
@@ -31,11 +32,11 @@ def dev_captions():
 def dev_features():
     """Opens the dev pictures' features; computes them first if missing."""
     image_ids = list(dev_captions()["image_id"].unique())
-    if FEATURES.is_dir():
-        cache = FeatureCache(FEATURES)
+    for folder in FEATURES.glob(ANNOTATIONS):
+        cache = FeatureCache(folder)
         if all(image_id in cache for image_id in image_ids):
             return cache
     options = ["--dataset", "flickr8k", "--split", "dev", "--out", str(FEATURES)]
     if sat_keras(["features", *options, *encoder_weights()]):
         raise FileNotFoundError(f"Could not compute features into {FEATURES}; see above.")
-    return FeatureCache(FEATURES)
+    return FeatureCache(next(FEATURES.glob(ANNOTATIONS)))
