@@ -424,6 +424,14 @@ def test_each_quantity_has_its_panel_and_the_rest_none(log):
     }
 
 
+def test_quantities_of_other_objectives_are_drawn(log):
+    log["reward"], log["grounding"] = [0.4, 0.5, 0.6], [1.0, 0.9, 0.8]
+    panels = {axes.get_title(): axes for axes in plot_history(log).axes}
+    assert list(curves(panels["Supervised attention"])["grounding"]) == [1.0, 0.9, 0.8]
+    assert set(curves(panels["CIDEr"])) == {"dev cider", "reward"}
+    assert [text.get_text() for text in panels["CIDEr"].texts] == ["0.3"]  # not the reward's
+
+
 def test_curves_have_the_logs_numbers_at_epochs_from_one(log):
     axes = plot_history(log).axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 2, 3])

@@ -27,7 +27,8 @@ _CURVES = ((BLUE, "s", "o"), (ORANGE, "^", "v"), (GREEN, "D", "P"), (PINK, "X", 
 _QUANTITIES = {
     "Attention penalty": "penalty",
     "BLEU-4 (%)": "bleu.?4",
-    "CIDEr": "cider",
+    "CIDEr": "cider|reward",
+    "Supervised attention": "grounding",
     "Loss": "loss|cross_?entropy|nll",
 }
 _SCORES = ("BLEU-4 (%)", "CIDEr")
@@ -35,13 +36,14 @@ _SCORES = ("BLEU-4 (%)", "CIDEr")
 
 @default_style()
 def plot_history(history: pd.DataFrame | Mapping[str, Sequence[float]] | str | Path) -> Figure:
-    """Draws training curves: loss, attention penalty, BLEU-4 and CIDEr in a panel each.
+    """Draws training curves: loss, attention penalty, BLEU-4, CIDEr and more in a panel each.
 
-    The name of a column decides its panel: `penalty`, `bleu4` and `cider` have one each (BLEU is
-    in percent, CIDEr is not); `loss`, `cross_entropy` and `nll` go to the loss. Names that begin
-    with `val` or `dev` are of the dev split and their curves are dashed. Panels without a column
-    are left out, and so are other columns (seconds, learning rate). The best epoch of each score
-    is marked with its value.
+    The name of a column decides its panel: `penalty`, `bleu4`, `cider` and the `grounding` of
+    supervised attention have one each (BLEU is in percent, CIDEr is not); `loss`, `cross_entropy`
+    and `nll` go to the loss, and the `reward` of self-critical training, CIDEr-D of captions drawn
+    for train pictures, to CIDEr. Names that begin with `val` or `dev` are of the dev split and
+    their curves are dashed. Panels without a column are left out, and so are other columns
+    (seconds, learning rate). The best epoch of each score is marked with its value.
 
     Args:
         history: A `pandas.DataFrame` with one row for each epoch, the path of a CSV log of
@@ -81,7 +83,7 @@ def plot_history(history: pd.DataFrame | Mapping[str, Sequence[float]] | str | P
     for axes, (quantity, names) in zip(panels.flat, columns.items(), strict=True):
         _plot_curves(axes, table[names])
         if quantity in _SCORES:
-            _mark_best(axes, table[names])
+            _mark_best(axes, table[[name for name in names if name != "reward"]])
         axes.set_title(quantity, color=INK, fontsize=11)
     return figure
 
