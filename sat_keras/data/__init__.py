@@ -1,6 +1,7 @@
 """From files to tensors: pictures, words, cached annotation vectors, minibatches.
 
 Read `images`, `tokenizer`, `features`, then `loaders`, which joins them in a `tf.data` pipeline.
+`random_pictures` stands in for them where a training step is timed.
 """
 
 from sat_keras import lazy_exports
