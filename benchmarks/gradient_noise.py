@@ -57,29 +57,38 @@ def gradient_samples(
             f"Received: attention={captioner.config.attention!r}"
         )
     # An SGD step with a learning rate of 1 changes the weights by the gradient, on every backend.
-    # Each epoch is one step: `train_on_batch` retraces at every call in Keras 3.6.
     copy = copy_captioner(captioner, None, "float32")
     copy.compile(keras.optimizers.SGD(1.0))
-    steps = _Steps()
-    copy.fit(
-        {"annotations": annotations, "token_ids": token_ids},
-        targets,
-        batch_size=len(targets),
-        epochs=warmup + draws,
-        callbacks=[steps],
-        verbose=0,
-    )
+    inputs = {"annotations": annotations, "token_ids": token_ids}
+    batches, steps = _Repeated((inputs, targets), warmup + draws), _Steps()
+    # `train_on_batch` would retrace at every call in Keras 3.6, and an epoch a step is slow.
+    copy.fit(batches, callbacks=[steps], shuffle=False, verbose=0)
     return np.stack(steps.taken[warmup:])
 
 
+class _Repeated(keras.utils.PyDataset):
+    """A data set of one minibatch, `times` times."""
+
+    def __init__(self, minibatch: Any, times: int) -> None:
+        super().__init__()
+        self.minibatch = minibatch
+        self.times = times
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __getitem__(self, index: int) -> Any:
+        return self.minibatch
+
+
 class _Steps(keras.callbacks.Callback):
-    """Records the change of the weights in each epoch and restores them."""
+    """Records the change of the weights in each step and restores them."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.start = [np.array(ops.convert_to_numpy(weight)) for weight in self._weights()]
         self.taken = []
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         moved = zip(self.start, self._weights(), strict=True)
         self.taken.append(np.concatenate([np.ravel(x - ops.convert_to_numpy(y)) for x, y in moved]))
         for weight, value in zip(self._weights(), self.start, strict=True):

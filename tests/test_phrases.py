@@ -179,14 +179,21 @@ class Annotations:
 
 @pytest.fixture
 def source(monkeypatch):
-    monkeypatch.setattr(forced, "annotate_pictures", lambda _, source, ids: source.batch(ids))
-    return Annotations(["7_abc", "8_def"])
+    def batches(image_ids, source, size):
+        for start in range(0, len(image_ids), size):
+            yield {"annotations": source.batch(image_ids[start : start + size])}
+
+    monkeypatch.setattr(forced, "input_batches", batches)
+    monkeypatch.setattr(forced, "_PICTURES_AT_A_TIME", 1)
+    return Annotations(["7_abc", "8_def", "9_ghi"])
 
 
 def test_forced_captions_have_the_probability_and_attention_of_teacher_forcing(captioner, source):
-    captions = {"7_abc": ["A big dog", "two unknownword"], "8_def": ["the sea"]}
+    long = "two dogs sit by the sea " * 2  # more steps than the others are padded to
+    captions = {"9_ghi": [long], "7_abc": ["A big dog", "two unknownword"], "8_def": ["the sea"]}
     found = force_captions(captioner, source, captions)
-    assert [len(found[image_id]) for image_id in captions] == [2, 1]
+    assert list(found) == list(captions)
+    assert [len(found[image_id]) for image_id in captions] == [1, 2, 1]
     assert found["7_abc"][1].words == ["two", "<unk>"]
     for image_id, sentences in captions.items():
         for sentence, caption in zip(sentences, found[image_id], strict=True):

@@ -3,15 +3,54 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
+from sat_keras.backend.devices import one_device
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
+from sat_keras.data.images import picture_errors
+from sat_keras.data.loaders import input_batches
 from sat_keras.paper.captioner import Captioner
-from sat_keras.training.captioning import annotate_pictures
 
+# Bounds the memory: with VGG16, 64 pictures take 3.8 GB.
 _PICTURES_AT_A_TIME = 8
+# Steps are padded to a multiple, since each number of steps may be compiled anew.
+_STEPS = 8
+
+
+class ForcedDecoding(keras.Model):
+    """A captioner's forced decoding as a model, so that `predict_on_batch` compiles it.
+
+    Args:
+        captioner: A `Captioner`.
+
+    Call arguments:
+        inputs: Dictionary as of the captioner, but with the whole captions as `token_ids`, from
+            `<start>` to `<end>`, shape `(batch_size, captions, steps + 1)`.
+
+    Returns:
+        Dictionary of `log_probability`, `log p` of every token after the first in nats, shape
+        `(batch_size, captions, steps)`, and of the captioner's `attention_weights` and `gate`.
+    """
+
+    def __init__(self, captioner: Captioner) -> None:
+        super().__init__()
+        self.captioner = captioner
+        self.built = True
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        token_ids = inputs["token_ids"]
+        outputs = self.captioner({**inputs, "token_ids": token_ids[..., :-1]})
+        log_p = ops.log_softmax(ops.cast(outputs["logits"], "float32"), axis=-1)
+        chosen = ops.take_along_axis(log_p, ops.expand_dims(token_ids[..., 1:], -1), axis=-1)
+        return {
+            "log_probability": chosen[..., 0],
+            "attention_weights": outputs["attention_weights"],
+            "gate": outputs["gate"],
+        }
 
 
 def force_captions(
@@ -34,51 +73,56 @@ def force_captions(
     >>> forced["1000268201_693b08cb0e"][0].attention.shape
     (3, 14, 14)
     """
-    image_ids = list(captions)
-    found: dict[str, list[Caption]] = {}
     tokenizer: Any = captioner.tokenizer
-    rows = tokenizer([text for each in captions.values() for text in each]).to_list()
-    queue = iter(rows)
-    token_ids = {i: [next(queue) for _ in each] for i, each in captions.items()}
-    # One shape for all batches: TensorFlow compiles each shape anew.
-    shape = max(map(len, token_ids.values()), default=0), max(map(len, rows), default=0)
-    with track(len(image_ids), "Forced decoding") as bar:
-        for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
+    rows = iter(tokenizer([text for each in captions.values() for text in each]).to_list())
+    token_ids = {i: [next(rows) for _ in each] for i, each in captions.items()}
+    # Pictures with long captions together: a batch has as many steps as its longest caption.
+    image_ids = sorted(captions, key=lambda i: max(map(len, token_ids[i]), default=0))
+    number = max(map(len, captions.values()), default=0)
+    if not number:
+        return {image_id: [] for image_id in captions}
+    model, found = ForcedDecoding(captioner), {}
+    with track(len(image_ids), "Forced decoding") as bar, picture_errors(), one_device():
+        for start, inputs in zip(
+            range(0, len(image_ids), _PICTURES_AT_A_TIME),
+            input_batches(image_ids, source, _PICTURES_AT_A_TIME),
+            strict=True,
+        ):
             part = image_ids[start : start + _PICTURES_AT_A_TIME]
-            annotations = annotate_pictures(captioner, source, part)
-            forced = _force(captioner, annotations, [token_ids[i] for i in part], shape)
+            padded = _pad([token_ids[i] for i in part], number)
+            outputs = model.predict_on_batch({**inputs, "token_ids": padded})
+            forced = _read(captioner, outputs, [token_ids[i] for i in part])
             found |= dict(zip(part, forced, strict=True))
             bar.update(len(part))
-    return found
+    return {image_id: found[image_id] for image_id in captions}
 
 
-def _force(
-    captioner: Captioner,
-    annotations: Any,
-    captions: Sequence[Sequence[list[int]]],
-    shape: tuple[int, int],
+def _pad(captions: Sequence[Sequence[list[int]]], number: int) -> np.ndarray:
+    """Returns token ids of shape `(pictures, number, steps + 1)`, padded with 0."""
+    longest = max(len(row) for rows in captions for row in rows)
+    token_ids = np.zeros((len(captions), number, 1 + -(-(longest - 1) // _STEPS) * _STEPS), "int32")
+    for b, rows in enumerate(captions):
+        for k, row in enumerate(rows):
+            token_ids[b, k, : len(row)] = row
+    return token_ids
+
+
+def _read(
+    captioner: Captioner, outputs: Mapping[str, Any], captions: Sequence[Sequence[list[int]]]
 ) -> Iterator[list[Caption]]:
     """Yields the forced captions of each picture of a batch.
 
     Args:
         captioner: The `Captioner`.
-        annotations: The pictures' annotation vectors.
+        outputs: What `ForcedDecoding` returns.
         captions: Token ids of each picture's captions.
-        shape: Tuple of the largest number of captions and of tokens.
     """
     tokenizer: Any = captioner.tokenizer
-    # (batch, captions, steps): padding is 0
-    token_ids = np.zeros((len(captions), *shape), "int32")
-    for b, rows in enumerate(captions):
-        for k, row in enumerate(rows):
-            token_ids[b, k, : len(row)] = row
-    outputs = captioner({"annotations": annotations, "token_ids": token_ids[..., :-1]})
-    log_p = ops.log_softmax(ops.cast(outputs["logits"], "float32"), axis=-1)
-    chosen = ops.take_along_axis(log_p, ops.expand_dims(token_ids[..., 1:], -1), axis=-1)[..., 0]
-    log_p, weights, gate = (
-        ops.convert_to_numpy(x) for x in (chosen, outputs["attention_weights"], outputs["gate"])
-    )
     vocabulary, grid = tokenizer.get_vocabulary(), captioner.config.grid_shape
+    log_p, weights, gate = (
+        ops.convert_to_numpy(outputs[name])
+        for name in ("log_probability", "attention_weights", "gate")
+    )
     for b, rows in enumerate(captions):
         forced = []
         for k, row in enumerate(rows):
