@@ -87,6 +87,14 @@ def graph(request, eager):
         yield
 
 
+@pytest.fixture(scope="module")
+def no_java():
+    """Leaves METEOR out, whose program takes seconds to start; `test_java_metrics` runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} is left out")
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The repository's root folder."""

@@ -20,6 +20,8 @@ from PIL import Image
 from sat_keras import cli
 from sat_keras.evaluation import available_metrics, ptb_tokenize, score_captions
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 RENAMED = {"sat_keras.visualization": "sat_keras.plots", "sat_keras.ptb": "sat_keras.evaluation"}
 
 
@@ -42,12 +44,6 @@ def case(shared, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path / name)
 
     return enter
-
-
-@pytest.fixture(autouse=True)
-def without_java(monkeypatch):
-    """Spares the seconds that METEOR's program takes."""
-    monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
 
 
 def scores_of(capsys, *files):

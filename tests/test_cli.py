@@ -30,7 +30,7 @@ from sat_keras.datasets import load_dataset
 from sat_keras.evaluation import PictureScores, score_captions
 from sat_keras.training import fit as training
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_java")]
 
 PICTURES = 4
 
@@ -60,16 +60,8 @@ def train_command(out, *options, epochs=2):
     ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_java():
-    """Spares the seconds that METEOR's program takes to start; `test_java_metrics` runs it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} is left out")
-        yield
-
-
 @pytest.fixture(scope="module")
-def trained(folder):
+def trained(folder, no_java):
     """The folder of a training that ran without interruption."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

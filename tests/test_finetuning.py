@@ -323,10 +323,9 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_the_command_line_trains_evaluates_captions_and_exports(run, monkeypatch):
+def test_the_command_line_trains_evaluates_captions_and_exports(run, no_java, monkeypatch):
     """Evaluation reads the cache, captioning pixels."""
     monkeypatch.chdir(run)
-    monkeypatch.setenv("PATH", "")  # without Java no METEOR, which takes long to start
     config = json.loads((run / "out" / "config.json").read_text())
     assert config["config"]["group"] == "picture"
     assert not config["encoder"]["in_model"]

@@ -26,9 +26,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def without_java_and_curves(monkeypatch):
+def no_curves(no_java, monkeypatch):
     monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
-    monkeypatch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
 
 
 def draw_photos(folder, number=20, splits=None):

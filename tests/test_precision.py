@@ -23,7 +23,7 @@ from sat_keras.training.precision import choose_precision, random_pictures, reco
 from sat_keras.training.pretrained import make_encoder, read_description
 from sat_keras.training.state import read_state
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_java")]
 
 
 class Clock:
@@ -287,6 +287,7 @@ OPTIONS += ("--features", "features", "--epochs", "1", "--max-length", "3", "--b
 
 def test_every_file_of_a_training_names_the_precision(tmp_path, monkeypatch, choose, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
     chosen = choose("float32")
     assert run("train", *OPTIONS, "--out", "out") == 0
     assert capsys.readouterr().out.count("Precision float32: the faster") == 1

@@ -17,12 +17,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(folder):
-    """Runs in the folder without Java and without curves."""
+def quick(folder, no_java):
+    """Runs in the folder, without curves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
-        patch.setattr("sat_keras.evaluation.scores.unavailable", lambda name: f"{name} left out")
         yield
 
 

@@ -6,6 +6,8 @@ import pytest
 from sat_keras.evaluation import compare_results, corpus_bleu, score_captions, score_pictures
 from sat_keras.evaluation.written import Style, style_of, written_tokens
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 SENTENCES = Style(capital=True, full_stop=True)
 
 
