@@ -90,7 +90,9 @@ def force_captions(
         ):
             part = image_ids[start : start + _PICTURES_AT_A_TIME]
             padded = _pad([token_ids[i] for i in part], number)
-            outputs = model.predict_on_batch({**inputs, "token_ids": padded})
+            # Arrays, which every backend takes: tf.data yields TensorFlow's tensors.
+            arrays = {name: np.asarray(x) for name, x in inputs.items()}
+            outputs = model.predict_on_batch({**arrays, "token_ids": padded})
             forced = _read(captioner, outputs, [token_ids[i] for i in part])
             found |= dict(zip(part, forced, strict=True))
             bar.update(len(part))
