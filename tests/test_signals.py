@@ -11,6 +11,14 @@ from sat_keras.training.callbacks import CheckFiniteLoss
 from sat_keras.training.signals import StopRequest, Terminated
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """Handles Ctrl-C as Python does, also where the tests run in a background that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
 )
