@@ -81,7 +81,8 @@ def force_captions(
     number = max(map(len, captions.values()), default=0)
     if not number:
         return {image_id: [] for image_id in captions}
-    model, found = ForcedDecoding(captioner), {}
+    model = ForcedDecoding(captioner)
+    found: dict[str, list[Caption]] = {}
     with track(len(image_ids), "Forced decoding") as bar, picture_errors(), one_device():
         for start, inputs in zip(
             range(0, len(image_ids), _PICTURES_AT_A_TIME),
