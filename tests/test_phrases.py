@@ -184,16 +184,18 @@ def source(monkeypatch):
             yield {"annotations": source.batch(image_ids[start : start + size])}
 
     monkeypatch.setattr(forced, "input_batches", batches)
-    monkeypatch.setattr(forced, "_PICTURES_AT_A_TIME", 1)
+    monkeypatch.setattr(forced, "PIXEL_BATCH", 1)
     return Annotations(["7_abc", "8_def", "9_ghi"])
 
 
 def test_forced_captions_have_the_probability_and_attention_of_teacher_forcing(captioner, source):
     long = "two dogs sit by the sea " * 2  # more steps than the others are padded to
     captions = {"9_ghi": [long], "7_abc": ["A big dog", "two unknownword"], "8_def": ["the sea"]}
+    captions["0_none"] = []
     found = force_captions(captioner, source, captions)
     assert list(found) == list(captions)
-    assert [len(found[image_id]) for image_id in captions] == [1, 2, 1]
+    assert [len(found[image_id]) for image_id in captions] == [1, 2, 1, 0]
+    assert force_captions(captioner, source, {"0_none": []}) == {"0_none": []}
     assert found["7_abc"][1].words == ["two", "<unk>"]
     for image_id, sentences in captions.items():
         for sentence, caption in zip(sentences, found[image_id], strict=True):

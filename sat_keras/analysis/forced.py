@@ -13,9 +13,8 @@ from sat_keras.captioning.caption import Caption
 from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import input_batches
 from sat_keras.paper.captioner import Captioner
+from sat_keras.training.captioning import PIXEL_BATCH
 
-# Bounds the memory: with VGG16, 64 pictures take 3.8 GB.
-_PICTURES_AT_A_TIME = 8
 # Steps are padded to a multiple, since each number of steps may be compiled anew.
 _STEPS = 8
 
@@ -77,19 +76,19 @@ def force_captions(
     rows = iter(tokenizer([text for each in captions.values() for text in each]).to_list())
     token_ids = {i: [next(rows) for _ in each] for i, each in captions.items()}
     # Pictures with long captions together: a batch has as many steps as its longest caption.
-    image_ids = sorted(captions, key=lambda i: max(map(len, token_ids[i]), default=0))
-    number = max(map(len, captions.values()), default=0)
-    if not number:
+    image_ids = sorted(filter(captions.get, captions), key=lambda i: max(map(len, token_ids[i])))
+    if not image_ids:
         return {image_id: [] for image_id in captions}
+    number = max(map(len, captions.values()))
     model = ForcedDecoding(captioner)
     found: dict[str, list[Caption]] = {}
     with track(len(image_ids), "Forced decoding") as bar, picture_errors(), one_device():
         for start, inputs in zip(
-            range(0, len(image_ids), _PICTURES_AT_A_TIME),
-            input_batches(image_ids, source, _PICTURES_AT_A_TIME),
+            range(0, len(image_ids), PIXEL_BATCH),
+            input_batches(image_ids, source, PIXEL_BATCH),
             strict=True,
         ):
-            part = image_ids[start : start + _PICTURES_AT_A_TIME]
+            part = image_ids[start : start + PIXEL_BATCH]
             padded = _pad([token_ids[i] for i in part], number)
             # Arrays, which every backend takes: tf.data yields TensorFlow's tensors.
             arrays = {name: np.asarray(x) for name, x in inputs.items()}
@@ -97,7 +96,7 @@ def force_captions(
             forced = _read(captioner, outputs, [token_ids[i] for i in part])
             found |= dict(zip(part, forced, strict=True))
             bar.update(len(part))
-    return {image_id: found[image_id] for image_id in captions}
+    return {image_id: found.get(image_id, []) for image_id in captions}
 
 
 def _pad(captions: Sequence[Sequence[list[int]]], number: int) -> np.ndarray:
