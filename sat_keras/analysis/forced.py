@@ -13,6 +13,7 @@ from sat_keras.captioning.caption import Caption
 from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import input_batches
 from sat_keras.paper.captioner import Captioner
+from sat_keras.paper.loss import cross_entropies
 from sat_keras.training.captioning import PIXEL_BATCH
 
 # Steps are padded to a multiple, since each number of steps may be compiled anew.
@@ -43,10 +44,8 @@ class ForcedDecoding(keras.Model):
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         token_ids = inputs["token_ids"]
         outputs = self.captioner({**inputs, "token_ids": token_ids[..., :-1]})
-        log_p = ops.log_softmax(ops.cast(outputs["logits"], "float32"), axis=-1)
-        chosen = ops.take_along_axis(log_p, ops.expand_dims(token_ids[..., 1:], -1), axis=-1)
         return {
-            "log_probability": chosen[..., 0],
+            "log_probability": -cross_entropies(token_ids[..., 1:], outputs["logits"])[1],
             "attention_weights": outputs["attention_weights"],
             "gate": outputs["gate"],
         }

@@ -174,7 +174,10 @@ def mass_in_boxes(
     """
     maps, boxes = _check_maps_and_boxes(attention_maps, boxes)
     edges = _cell_edges(maps.shape[1:], image_size)
-    inside = np.stack([_covered_shares(box, *edges) for box in boxes])
+    # The words of a phrase have the same boxes, so each set of boxes is measured once.
+    distinct = {box.tobytes(): box for box in boxes}
+    shares = {key: _covered_shares(box, *edges) for key, box in distinct.items()}
+    inside = np.stack([shares[box.tobytes()] for box in boxes])
     mass = (inside * maps).sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
     centre = (inside * centre_map(maps.shape[1:])).sum(axis=(1, 2))
     return np.stack([mass, inside.mean(axis=(1, 2)), centre])

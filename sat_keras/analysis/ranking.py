@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from sat_keras.data.tokenizer import PAD_ID
+from sat_keras.paper.loss import cross_entropies
 
 TOP = (1, 5, 10)
 # Captions decoded for a picture, and pictures, at a time.
@@ -35,11 +36,10 @@ def caption_log_probabilities(
             pictures = annotations[p : p + _PICTURES]
             ids = np.broadcast_to(rows, (len(pictures), *rows.shape))
             outputs = captioner({"annotations": pictures, "token_ids": ids[..., :-1]})
-            log_p = ops.log_softmax(ops.cast(outputs["logits"], "float32"), axis=-1)
-            chosen = ops.take_along_axis(log_p, ops.expand_dims(ids[..., 1:], -1), axis=-1)
-            of_words = ops.convert_to_numpy(chosen)[..., 0].astype("float64")
+            of_words = cross_entropies(ids[..., 1:], outputs["logits"])[1]
+            of_words = ops.convert_to_numpy(of_words).astype("float64")
             sums = (of_words * (ids[..., 1:] != PAD_ID)).sum(axis=-1)  # (pictures, captions)
-            found[c : c + _CAPTIONS, p : p + _PICTURES] = sums.T
+            found[c : c + _CAPTIONS, p : p + _PICTURES] = -sums.T
     return found
 
 

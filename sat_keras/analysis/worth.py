@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID
+from sat_keras.paper.loss import cross_entropies
 
 
 def attention_worth(
@@ -63,9 +64,8 @@ def attention_worth(
     def log_probability(keys: np.ndarray) -> np.ndarray:
         inputs = token_ids[:, None, :-1]  # (batch, 1, steps)
         logits = decoder.decode(inputs, annotations, keys)["logits"][:, 0]
-        log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-        chosen = ops.take_along_axis(log_p, token_ids[:, 1:, None], axis=-1)
-        return ops.convert_to_numpy(chosen)[..., 0].astype("float64")
+        of_words = cross_entropies(token_ids[:, 1:], logits)[1]
+        return -ops.convert_to_numpy(of_words).astype("float64")
 
     is_word = token_ids[:, 1:] != PAD_ID
     own = log_probability(keys)

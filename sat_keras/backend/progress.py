@@ -68,7 +68,8 @@ def track(total: int, label: str, unit: str = "pictures") -> Iterator[Any]:
         options |= {"leave": False, "dynamic_ncols": True, "bar_format": _BAR}
     else:
         options |= {"leave": False, "mininterval": LINE_INTERVAL, "bar_format": _LINE}
-        options["file"] = _Lines()
+        # Phases that run side by side share the lines: no codes that move the cursor.
+        options |= {"file": _Lines(), "position": 0}
     with tqdm(delay=DELAY, miniters=1, **options) as bar:
         yield bar
 

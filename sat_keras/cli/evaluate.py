@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import contextvars
 import json
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -267,20 +269,44 @@ def _scores(
     ranking: int,
 ) -> dict[str, Any]:
     """Returns the scores of the captions and of the attention behind their words."""
+    texts = {key: found.text for key, found in captions.items()}
+    # METEOR is a process of its own: it runs while attention is scored. Progress needs the context.
+    with ThreadPoolExecutor(1) as pool:
+        in_context = contextvars.copy_context().run
+        of_captions = pool.submit(in_context, caption_scores, texts, references, train)
+        of_attention: dict[str, Any] = {}
+        if all(found.attention is not None for found in captions.values()):
+            of_attention = _attention_scores(
+                captioner, source, captions, table, boxes, entities, occlusion, ranking
+            )
+    results = {**of_captions.result(), **of_attention}
+    if is_scenes:
+        results["scenes"] = scene_scores(texts, objects, results.get("attention_scores", {}))
+    return results
+
+
+def _attention_scores(
+    captioner: Any,
+    source: Any,
+    captions: Any,
+    table: Any,
+    boxes: Any,
+    entities: Path | None,
+    occlusion: int,
+    ranking: int,
+) -> dict[str, Any]:
+    """Returns the scores of the attention behind the words, and behind the phrases of Entities."""
     from sat_keras.analysis import score_attention, score_phrases
     from sat_keras.datasets import load_phrases
 
-    texts = {key: found.text for key, found in captions.items()}
-    results = caption_scores(texts, references, train)
-    attention: dict[str, Any] = {}
-    if all(found.attention is not None for found in captions.values()):
-        attention = score_attention(captioner, source, captions, table, boxes, occlusion, ranking)
-        results["attention_scores"] = attention
-        sentences = load_phrases(entities, list(references)) if entities else ()
-        if sentences:
-            results["phrases"] = score_phrases(captioner, source, captions, table, sentences)
-    if is_scenes:
-        results["scenes"] = scene_scores(texts, objects, attention)
+    results: dict[str, Any] = {
+        "attention_scores": score_attention(
+            captioner, source, captions, table, boxes, occlusion, ranking
+        )
+    }
+    sentences = load_phrases(entities, list(captions)) if entities else ()
+    if sentences:
+        results["phrases"] = score_phrases(captioner, source, captions, table, sentences)
     return results
 
 
