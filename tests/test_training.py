@@ -378,10 +378,15 @@ def test_a_training_starts_from_the_weights_of_another_captioner(start, started)
             np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("changes", [{"hidden_dim": 5}, {"use_word_query": True}])
-def test_a_training_does_not_start_from_other_sizes(start, started, changes):
-    with pytest.raises(ValueError, match=r"same words and sizes.*Received: .*hidden_dim=8"):
-        started(start, **changes)
+@pytest.mark.parametrize(
+    ("name", "mine", "its"),
+    [("hidden_dim", 5, 8), ("use_word_query", True, False), ("tie_embeddings", True, False)],
+)
+def test_a_training_does_not_start_from_other_sizes(start, started, name, mine, its):
+    """The message names what differs, and nothing else."""
+    message = rf"Expected {name}={mine}, \d+ words\. Received: {name}={its}, \d+ words"
+    with pytest.raises(ValueError, match=message):
+        started(start, **{name: mine})
 
 
 def test_a_training_does_not_start_from_other_words_or_without_an_encoder(start, started):

@@ -10,6 +10,12 @@ from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 
 VOCABULARIES = ("captions", "extend", "keep")
+# Options that decide which weights there are and their shapes.
+_PARTS = (
+    *("system", "encoder", "encoder_layer", "feature_dim", "embedding_dim", "hidden_dim"),
+    *("attention_dim", "initial_dim", "use_gate", "use_deep_output", "tie_embeddings"),
+    *("normalize_annotations", "use_word_query"),
+)
 
 
 def make_tokenizer(
@@ -116,14 +122,19 @@ def _with_new_words(old: np.ndarray, new: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _mismatch(captioner: Any, start: Any) -> ValueError:
-    names = ("embedding_dim", "hidden_dim", "attention_dim", "feature_dim")
-    sizes = [
-        ", ".join(f"{name}={getattr(model.config, name)}" for name in names)
-        + f" and {model.tokenizer.vocabulary_size} words"
+    """Returns an error that names the options in which two captioners differ."""
+    pair = captioner.config, start.config
+    names = [name for name in _PARTS if getattr(pair[0], name) != getattr(pair[1], name)]
+    expected, received = (
+        ", ".join([*(f"{name}={getattr(model.config, name)}" for name in names), _words(model)])
         for model in (captioner, start)
-    ]
+    )
     return ValueError(
         "The captioner to start from must have the same words and sizes, and use the same parts of "
         "the decoder: train with its options, and on another data set extend or keep its "
-        f"`vocabulary`. Expected {sizes[0]}. Received: {sizes[1]}"
+        f"`vocabulary`. Expected {expected}. Received: {received}"
     )
+
+
+def _words(model: Any) -> str:
+    return f"{model.tokenizer.vocabulary_size} words"
