@@ -56,7 +56,7 @@ def test_scores_and_intervals_are_those_of_the_pictures(results):
     assert pictures.pictures == results["pictures"]
     for protocol, scores in pictures.scores().items():
         assert results["scores"][protocol] == pytest.approx(scores, abs=1e-4)
-    for name, ends in pictures.intervals()["coco"].items():
+    for name, ends in pictures.intervals(["coco"])["coco"].items():
         assert results["intervals"]["coco"][name] == pytest.approx(ends, abs=1e-3)
 
 
