@@ -2,7 +2,9 @@
 
     python docs/figures.py [--encoder-weights FILE]
 
-It also stores the caption of the course's photo for the notebooks, in sat_keras/course/camera.json.
+The man with the camera is also drawn for the captioner with supervised attention
+(camera-grounded.png). The caption of the course's photo is stored for the notebooks, in
+sat_keras/course/camera.json.
 
 The photos come with scikit-image (`pip install ".[notebooks]"`): the astronaut Eileen Collins
 (NASA, public domain), a man with a camera (Lav Varshney, CC0), the cat Chelsea (Stefan van der
@@ -22,6 +24,7 @@ from sat_keras.cli.program import main
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 MODEL = "flickr8k-soft-vgg16"
+GROUNDED = "flickr8k-grounded-vgg16"
 FOLDER = Path(__file__).resolve().parent / "attention"
 STORED = Path(__file__).resolve().parents[1] / "sat_keras" / "course" / "camera.json"
 
@@ -54,4 +57,8 @@ if __name__ == "__main__":
     photos = write_photos(Path("outputs", "photos"))
     weights = dict(zip(sys.argv[1:-1], sys.argv[2:], strict=True)).get("--encoder-weights")
     store_caption(photos[PHOTOS.index("camera")], STORED, weights)
-    sys.exit(main(["caption", *photos, "--out", str(FOLDER), *sys.argv[1:]]))
+    options = ["--out", str(FOLDER), *sys.argv[1:]]
+    grounded = Path("outputs", "photos", "camera-grounded.png")
+    grounded.write_bytes(Path(photos[PHOTOS.index("camera")]).read_bytes())
+    failed = main(["caption", str(grounded), "--model", GROUNDED, *options])
+    sys.exit(failed or main(["caption", *photos, *options]))

@@ -183,7 +183,7 @@ def test_a_data_set_is_scored_a_few_pictures_at_a_time(monkeypatch):
         return source[image_ids]
 
     monkeypatch.setattr(summary, "annotate_pictures", annotate)
-    monkeypatch.setattr(summary, "_PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr(summary, "PIXEL_BATCH", 2)
     monkeypatch.setattr(summary, "_CURVE_PICTURES", 3)
     found, curves = summary._occlusion(OneRegion(4), annotations, list(captions), captions)
     assert held == [2, 2, 2, 2, 1]

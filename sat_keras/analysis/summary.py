@@ -26,11 +26,8 @@ from sat_keras.analysis.worth import attention_worth
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.paper.captioner import Captioner
-from sat_keras.training.fit import annotate_pictures
+from sat_keras.training.captioning import PIXEL_BATCH, annotate_pictures
 
-# Pictures that pass through the CNN and whose annotation vectors are held at a time. With VGG16 the
-# process takes 1.7 GB for 8, 2.4 GB for 16 and 5.4 GB for 64.
-_PICTURES_AT_A_TIME = 8
 # Pictures of occlusion whose regions are also hidden in the order of their weights, and singly.
 _CURVE_PICTURES = 32
 
@@ -131,8 +128,8 @@ def _occlusion(
     parts: list[dict[str, np.ndarray]] = []
     curves: list[dict[str, np.ndarray]] = []
     with track(len(image_ids), "Occlusion") as bar:
-        for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
-            part = image_ids[start : start + _PICTURES_AT_A_TIME]
+        for start in range(0, len(image_ids), PIXEL_BATCH):
+            part = image_ids[start : start + PIXEL_BATCH]
             annotations = annotate_pictures(captioner, source, part)
             found = [captions[image_id] for image_id in part]
             parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
@@ -163,8 +160,8 @@ def _ranks(captioner: Captioner, source: Any, table: pd.DataFrame, number: int) 
     references = table.drop_duplicates("image_id").sample(number, random_state=0)
     image_ids = references["image_id"].tolist()
     annotations = [
-        np.asarray(annotate_pictures(captioner, source, image_ids[i : i + _PICTURES_AT_A_TIME]))
-        for i in range(0, number, _PICTURES_AT_A_TIME)
+        np.asarray(annotate_pictures(captioner, source, image_ids[i : i + PIXEL_BATCH]))
+        for i in range(0, number, PIXEL_BATCH)
     ]
     tokenizer: Any = captioner.tokenizer
     token_ids = tokenizer(references["caption"].tolist()).to_tensor().numpy()

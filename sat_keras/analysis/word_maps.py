@@ -13,9 +13,8 @@ from sat_keras.analysis.statistics import attention_scores, attention_statistics
 from sat_keras.baselines.maximum_entropy import MaximumEntropy
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.paper.captioner import Captioner
-from sat_keras.training.captioning import annotate_pictures, references_of
+from sat_keras.training.captioning import PIXEL_BATCH, annotate_pictures, references_of
 
-_PICTURES_AT_A_TIME = 8
 _MEASURES = ("pointing_accuracy", "attention_mass")
 
 
@@ -102,8 +101,8 @@ def _word_maps(
     """Returns the detectors' maps of words, `(words, rows, columns)` for each picture."""
     columns = {word: column for column, word in enumerate(detectors.detector.words)}
     image_ids, found = list(words), []
-    for start in range(0, len(image_ids), _PICTURES_AT_A_TIME):
-        part = image_ids[start : start + _PICTURES_AT_A_TIME]
+    for start in range(0, len(image_ids), PIXEL_BATCH):
+        part = image_ids[start : start + PIXEL_BATCH]
         annotations = annotate_pictures(detectors, source, part)
         # (pictures, regions, detectors)
         seen = ops.convert_to_numpy(detectors.detector(annotations)["word_maps"])

@@ -125,16 +125,20 @@ def _mismatch(captioner: Any, start: Any) -> ValueError:
     """Returns an error that names the options in which two captioners differ."""
     pair = captioner.config, start.config
     names = [name for name in _PARTS if getattr(pair[0], name) != getattr(pair[1], name)]
+    words = [model.tokenizer.get_vocabulary() for model in (captioner, start)]
+    differs = next((i for i, (a, b) in enumerate(zip(*words, strict=False)) if a != b), None)
     expected, received = (
-        ", ".join([*(f"{name}={getattr(model.config, name)}" for name in names), _words(model)])
-        for model in (captioner, start)
+        ", ".join(
+            [
+                *(f"{name}={getattr(config, name)}" for name in names),
+                f"{len(of_model)} words",
+                *([] if differs is None else [f"word {differs} is {of_model[differs]!r}"]),
+            ]
+        )
+        for config, of_model in zip(pair, words, strict=True)
     )
     return ValueError(
         "The captioner to start from must have the same words and sizes, and use the same parts of "
         "the decoder: train with its options, and on another data set extend or keep its "
         f"`vocabulary`. Expected {expected}. Received: {received}"
     )
-
-
-def _words(model: Any) -> str:
-    return f"{model.tokenizer.vocabulary_size} words"
