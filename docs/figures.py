@@ -61,4 +61,4 @@ if __name__ == "__main__":
     grounded = Path("outputs", "photos", "camera-grounded.png")
     grounded.write_bytes(Path(photos[PHOTOS.index("camera")]).read_bytes())
     failed = main(["caption", str(grounded), "--model", GROUNDED, *options])
-    sys.exit(failed or main(["caption", *photos, *options]))
+    sys.exit(failed or main(["caption", *photos, "--model", MODEL, *options]))
