@@ -168,6 +168,36 @@ def test_references_may_stay_at_a_weight(captioner):
     np.testing.assert_allclose(numpy(x["advantage"])[:, 2:], 0.3)
 
 
+@pytest.mark.parametrize("cross_entropy_weight", [0.0, 0.3])
+def test_supervised_attention_reads_the_references_alone(cross_entropy_weight):
+    """The gradient is the unsupervised one plus that of the references' attention in boxes."""
+    model = Captioner(CONFIG.replace(grounding_weight=2.0, penalty_weight=0.0))
+    critic = self_critical(cross_entropy_weight=cross_entropy_weight)
+    x, y, weight = minibatch(2)
+    in_boxes = np.zeros((*y.shape, 4), "float32")
+    in_boxes[:, 0, 1, 2] = in_boxes[1, 1, 0, 3] = 1
+    x, y, weight = critic.minibatch(model, ({**x, "in_boxes": in_boxes}, y, weight))
+    np.testing.assert_array_equal(numpy(x["in_boxes"])[:, :2], 0)
+    np.testing.assert_array_equal(numpy(x["in_boxes"])[:, 2:], in_boxes)
+    np.testing.assert_allclose(numpy(x["advantage"])[:, 2:], cross_entropy_weight)
+
+    def loss(inputs):
+        return model.compute_loss(inputs, y, model(inputs), weight, training=False)
+
+    def of_attention():
+        alpha = model(x)["attention_weights"]
+        # 2 samples and 2 references of each of 2 pictures share the loss.
+        named = alpha[0, 2, 1, 2], alpha[1, 2, 1, 2], alpha[1, 3, 0, 3]
+        return -2.0 * sum(ops.log(a) for a in named) / 8
+
+    plain = {name: tensor for name, tensor in x.items() if name != "in_boxes"}
+    parts = [lambda: loss(x), lambda: loss(plain), of_attention]
+    found, without, attention = (gradients_of(model, part) for part in parts)
+    assert max(np.abs(g).max() for g in attention) > 1e-3
+    for mine, its, added in zip(found, without, attention, strict=True):
+        np.testing.assert_allclose(mine, its + added, atol=1e-6)
+
+
 def test_one_sample_is_refused():
     with pytest.raises(ValueError, match=r"2 or more.*Received: samples=1"):
         SelfCritical(DocumentFrequencies([]), samples=1)

@@ -26,7 +26,8 @@ class SelfCritical(keras.Layer):  # a layer, so that its generator belongs to th
     so that the loss is the cross-entropy of the sampled captions, times `A_i`. The end token is
     scored as a word: a caption that breaks off loses the n-grams that end in it.
 
-    With `cross_entropy_weight` the references stay in the minibatch, at this weight.
+    With `cross_entropy_weight` the references stay in the minibatch, at this weight. With
+    supervised attention they stay as well, since only their words have boxes.
 
     Words are drawn without dropout. The gradient is exact with `dropout=0`, `embedding_dropout=0`
     and `annotation_dropout=0` in the config. With dropout it is biased, since it is that of
@@ -81,8 +82,8 @@ class SelfCritical(keras.Layer):  # a layer, so that its generator belongs to th
 
         Returns:
             Minibatch of the same structure, whose rows hold the samples and, with
-            `cross_entropy_weight`, the references. `x["advantage"]`, of shape
-            `(batch_size, captions)`, multiplies the cross-entropy of each.
+            `cross_entropy_weight` or supervised attention, the references. `x["advantage"]`, of
+            shape `(batch_size, captions)`, multiplies the cross-entropy of each.
         """
         x, y, sample_weight = data
         references = ops.where(ops.cast(sample_weight, "bool"), ops.cast(y, "int32"), PAD_ID)
@@ -92,12 +93,15 @@ class SelfCritical(keras.Layer):  # a layer, so that its generator belongs to th
         # The reward of a caption as that of its steps, all of it in the first one.
         steps = ops.pad(rewards[..., None], [(0, 0), (0, 0), (0, self.max_length)])
         advantage = self.reinforce.advantage(steps, weight)[..., 0]
-        if self.cross_entropy_weight:
+        if self.cross_entropy_weight or "in_boxes" in x:
             kept = self.cross_entropy_weight * ops.ones_like(references[..., 0], "float32")
             advantage = ops.concatenate([advantage, kept], axis=1)
             token_ids = _stack(token_ids, references)
             is_written = ops.logical_and(references != PAD_ID, references != UNK_ID)
             weight = _stack(weight, ops.cast(is_written, "float32"))
+        if "in_boxes" in x:  # none for the words of the samples
+            before, after = [self.samples, 0], [0, token_ids.shape[-1] - ops.shape(references)[-1]]
+            x = {**x, "in_boxes": ops.pad(x["in_boxes"], [(0, 0), before, after, (0, 0)])}
         starts = ops.full_like(token_ids[..., :1], START_ID)
         inputs = ops.concatenate([starts, token_ids[..., :-1]], axis=-1)
         inputs = ops.where(token_ids == PAD_ID, PAD_ID, inputs)
@@ -149,10 +153,7 @@ def make_self_critical(
     Raises:
         ValueError: If there is none, or the config does not fit.
     """
-    wanted = {
-        **{"group": "picture", "attention": "soft", "system": "show-attend-tell"},
-        "grounding_weight": 0,
-    }
+    wanted = {"group": "picture", "attention": "soft", "system": "show-attend-tell"}
     other = {k: getattr(config, k) for k, v in wanted.items() if getattr(config, k) != v}
     if start is None or other:
         raise ValueError(
