@@ -138,6 +138,27 @@ def test_a_folder_takes_the_models_fields_of_its_start(photos):
     assert options.make_config(arguments).hidden_dim == Config.flickr8k().hidden_dim
 
 
+@pytest.mark.parametrize("preset", [[], ["--preset", "self_critical"]])
+def test_every_data_set_keeps_the_structure_of_its_start(preset):
+    start = Config.flickr8k().replace(
+        use_word_query=True, hidden_dim=24, encoder_layer="block5_conv2"
+    )
+    start = start.replace(dropout=0.9, attention="hard", penalty_weight=7.0, full_stop=False)
+
+    def config(*more):
+        words = ["train", "--dataset", "flickr8k", "--out", "x", *preset, *more]
+        return options.make_config(program.make_parser().parse_args(words), start)
+
+    kept = config()
+    for name in (*Config.STRUCTURE, "full_stop"):
+        assert getattr(kept, name) == getattr(start, name), name
+    expected = Config.self_critical() if preset else Config.flickr8k()
+    for name in ("dropout", "attention", "penalty_weight", "learning_rate"):
+        assert getattr(kept, name) == getattr(expected, name), name
+    assert not config("--no-use-word-query").use_word_query
+    assert config("--encoder", "VGG19").encoder_layer is None
+
+
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "txt", "karpathy", "coco"])
 def test_features_are_computed_of_every_form(form, photos):
     splits = ["train"] * 2 + ["dev", "test"]

@@ -237,7 +237,7 @@ def add_preset(parser: Group) -> None:
         "--preset",
         choices=PRESETS,
         help="config to start from (default: the data set's; of a folder of your own flickr8k, or "
-        "with --start finetune)",
+        "with --start finetune); sizes and parts of the network are those of --start",
     )
 
 
@@ -348,14 +348,16 @@ def make_config(arguments: argparse.Namespace, start: Config | None = None) -> C
 
     Args:
         arguments: Parsed arguments.
-        start: Optional config of the captioner that the training starts from, whose `full_stop`
-            stays. Without --preset, a folder of one's own takes the model's fields from it, but for
-            `min_count`, and the others from `finetune`.
+        start: Optional config of the captioner that the training starts from, whose `full_stop` and
+            `ModelConfig.STRUCTURE` are kept. Without --preset, a folder of one's own takes all of
+            the model's fields from it, but for `min_count`, and the others from `finetune`.
     """
     preset = DATASETS.get(arguments.dataset, "finetune" if start else "flickr8k")
     config = getattr(Config, arguments.preset or preset)()
-    if start and not arguments.preset and arguments.dataset not in DATASETS:
-        names = {field.name for field in dataclasses.fields(ModelConfig)} - {"min_count"}
+    if start:
+        names = set(ModelConfig.STRUCTURE)
+        if not arguments.preset and arguments.dataset not in DATASETS:
+            names = {field.name for field in dataclasses.fields(ModelConfig)} - {"min_count"}
         config = config.replace(**{name: getattr(start, name) for name in names})
     changes = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
     if "grid_shape" in changes:

@@ -1,6 +1,7 @@
 """The fields of a config that define the model: system, CNN, words, decoder, attention."""
 
 import dataclasses
+from typing import ClassVar
 
 from sat_keras.config.fields import (
     COUNT,
@@ -19,6 +20,15 @@ from sat_keras.config.fields import (
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Model: system, picture encoder, words, decoder and attention."""
+
+    # Fields that a training keeps of the captioner it starts from: they decide which weights there
+    # are, their shapes, and what the decoder computes with them.
+    STRUCTURE: ClassVar[tuple[str, ...]] = (
+        *("system", "encoder", "encoder_layer", "resize", "image_size", "grid_shape"),
+        *("feature_dim", "embedding_dim", "hidden_dim", "attention_dim", "initial_dim"),
+        *("use_gate", "use_deep_output", "use_output_tanh", "tie_embeddings"),
+        *("normalize_annotations", "use_word_query"),
+    )
 
     system: str = field(
         "show-attend-tell",

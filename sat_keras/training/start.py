@@ -7,15 +7,10 @@ import keras
 import numpy as np
 
 from sat_keras.config.config import Config
+from sat_keras.config.model import ModelConfig
 from sat_keras.data.tokenizer import Tokenizer
 
 VOCABULARIES = ("captions", "extend", "keep")
-# Options that decide which weights there are and their shapes.
-_PARTS = (
-    *("system", "encoder", "encoder_layer", "feature_dim", "embedding_dim", "hidden_dim"),
-    *("attention_dim", "initial_dim", "use_gate", "use_deep_output", "tie_embeddings"),
-    *("normalize_annotations", "use_word_query"),
-)
 
 
 def make_tokenizer(
@@ -124,7 +119,9 @@ def _with_new_words(old: np.ndarray, new: np.ndarray, axis: int) -> np.ndarray:
 def _mismatch(captioner: Any, start: Any) -> ValueError:
     """Returns an error that names the options in which two captioners differ."""
     pair = captioner.config, start.config
-    names = [name for name in _PARTS if getattr(pair[0], name) != getattr(pair[1], name)]
+    names = [
+        name for name in ModelConfig.STRUCTURE if getattr(pair[0], name) != getattr(pair[1], name)
+    ]
     words = [model.tokenizer.get_vocabulary() for model in (captioner, start)]
     differs = next((i for i, (a, b) in enumerate(zip(*words, strict=False)) if a != b), None)
     expected, received = (
