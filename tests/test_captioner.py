@@ -439,13 +439,13 @@ def test_beams_share_the_annotation_vectors(monkeypatch):
     search_step = captioner.decoder.search_step
 
     def spy(annotations, keys, *rest):
-        step = search_step(annotations, keys, *rest)
+        step, found = search_step(annotations, keys, *rest)
 
         def seen_step(token_ids, *states):
             seen.append((tuple(token_ids.shape), tuple(annotations.shape), tuple(keys.shape)))
             return step(token_ids, *states)
 
-        return seen_step
+        return seen_step, found
 
     monkeypatch.setattr(captioner.decoder, "search_step", spy)
     captioner.search(pictures(), beam_size=3, max_length=2)

@@ -141,10 +141,10 @@ def test_decoding_word_by_word_is_teacher_forcing(options):
     annotations, keys = decoder.read_annotations(annotations)
     hidden, cell = decoder.initial_state(annotations, CAPTIONS)
     states = {"hidden": hidden, "cell": cell}
-    advance = decoder.search_step(annotations, keys)
+    advance, pictures = decoder.search_step(annotations, keys)
     for t in range(STEPS):
         if t % 2:
-            logits, states, record = advance(token_ids[:, :, t], states)
+            logits, states, record = advance(token_ids[:, :, t], states, pictures)
         else:
             logits, states, record = decoder.step(token_ids[:, :, t], states, annotations, keys)
         found = {"logits": logits, **record}

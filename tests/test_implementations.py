@@ -143,7 +143,8 @@ def test_reference_calls_the_attention_layer_once_a_step(hard_attention, monkeyp
     values, keys = decoder.read_annotations(annotations())
     states = dict(zip(("hidden", "cell"), decoder.initial_state(values), strict=True))
     sampling = decoder.attention.draw((1, 1, REGIONS))
-    decoder.search_step(values, keys)(TOKEN_IDS[:, :1, 0], states, sampling)
+    step, pictures_read = decoder.search_step(values, keys)
+    step(TOKEN_IDS[:, :1, 0], states, pictures_read, sampling)
     assert calls == [decoder.attention]
 
 

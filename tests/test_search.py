@@ -14,6 +14,7 @@ from keras import ops
 
 from sat_keras import Captioner, Config, Tokenizer
 from sat_keras.search.beam import beam_search
+from sat_keras.search.loop import PictureStep
 from sat_keras.search.sampling import greedy_search, sample_search
 
 PAD, UNK, START, END, *WORDS = range(6)
@@ -47,6 +48,20 @@ class Toy:
         table = ops.convert_to_tensor(self.table.reshape(-1, VOCABULARY_SIZE))
         record = {"prefix": prefix, "pair": ops.stack([prefix, -prefix], axis=-1)}
         return ops.take(table, rows, axis=0), {"prefix": prefix}, record
+
+    def picture_step(self, seen=None):
+        """The step function as a `PictureStep`, which notes the sizes of its batches in `seen`."""
+
+        def step(token_ids, states, pictures):
+            if seen is not None:
+                seen.append(int(ops.shape(pictures)[0]))
+            prefix = states["prefix"] * VOCABULARY_SIZE + token_ids
+            rows = pictures[:, None] * self.table.shape[1] + prefix
+            table = ops.convert_to_tensor(self.table.reshape(-1, VOCABULARY_SIZE))
+            record = {"prefix": prefix, "pair": ops.stack([prefix, -prefix], axis=-1)}
+            return ops.take(table, rows, axis=0), {"prefix": prefix}, record
+
+        return PictureStep(step, ops.arange(len(self.table), dtype="int32"))
 
     def log_probability(self, picture, words):
         """Of a caption without its END, by the chain rule."""
@@ -214,6 +229,21 @@ def test_a_picture_does_not_depend_on_its_batch(search, options):
         assert_same(alone, keras.tree.map_structure(lambda x, i=picture: x[i : i + 1], together))
 
 
+@pytest.mark.parametrize(("batch_size", "seed"), [(1, 0), (7, 1), (8, 2), (9, 3), (13, 4), (13, 5)])
+def test_finished_pictures_leave_the_batch(batch_size, seed):
+    toy = Toy(batch_size=batch_size, max_length=5, seed=seed, end_bonus=1.0)
+    options = {"beam_size": 3, "num_results": 1, **toy.arguments}
+    expected = beam_search(toy.step, toy.states(), **options)
+    sizes = []
+    found = beam_search(toy.picture_step(sizes), toy.states(), **options)
+    assert_same(found, expected)
+    if keras.backend.backend() == "tensorflow" and batch_size >= 8:
+        assert sizes[0] == batch_size
+        assert sizes == sorted(sizes, reverse=True)
+        assert set(sizes) <= {batch_size, batch_size // 2, batch_size // 4}
+        assert len(set(sizes)) > 1
+
+
 @pytest.mark.parametrize(("search", "options"), SEARCHES)
 @pytest.mark.parametrize("end", [-30.0, -math.inf])
 def test_captions_that_never_end_are_closed(search, options, end):
@@ -313,16 +343,17 @@ def compiled(function, *, xla):
 
 @pytest.mark.graph
 @pytest.mark.parametrize(
-    ("search", "options", "xla"),
-    [(*search.values, False) for search in SEARCHES] + [(*SEARCHES[1].values, True)],
+    ("search", "options", "xla", "leave"),
+    [(*search.values, False, search is SEARCHES[1]) for search in SEARCHES]
+    + [(*SEARCHES[1].values, True, leave) for leave in (False, True)],
 )
-def test_compiled_search_with_unknown_batch_size(search, options, xla):
+def test_compiled_search_with_unknown_batch_size(search, options, xla, leave):
     generator = np.random.default_rng(7)
     output = ops.convert_to_tensor(generator.normal(size=(4, 6)).astype("float32"))
     embedding = ops.convert_to_tensor(generator.normal(size=(6, 4)).astype("float32"))
 
     def run(hidden, annotations):
-        def step(token_ids, states):
+        def step(token_ids, states, annotations=annotations):
             hidden = ops.tanh(states["hidden"] + ops.take(embedding, token_ids, axis=0))
             scores = ops.sum(hidden[:, :, None] * annotations, axis=-1)  # beams share the picture
             weights = ops.softmax(scores)  # (batch, beams, regions)
@@ -330,10 +361,11 @@ def test_compiled_search_with_unknown_batch_size(search, options, xla):
             log_probabilities = ops.log_softmax(ops.matmul(hidden + context, output))
             return log_probabilities, {"hidden": hidden}, {"attention": weights}
 
-        return tuple(search(step, {"hidden": hidden}, max_length=6, **options, **IDS))
+        steps = PictureStep(step, annotations) if leave else step
+        return tuple(search(steps, {"hidden": hidden}, max_length=6, **options, **IDS))
 
     function = compiled(run, xla=xla)
-    for batch_size in (1, 3) if not xla else (2,):
+    for batch_size in (1, 3, 8, 11) if not xla else (11,):
         hidden = np.zeros((batch_size, 1, 4), "float32")
         annotations = generator.normal(size=(batch_size, 1, 3, 4)).astype("float32")
         eager = run(ops.convert_to_tensor(hidden), ops.convert_to_tensor(annotations))

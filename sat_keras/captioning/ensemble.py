@@ -8,7 +8,7 @@ import keras
 from keras import ops, tree
 
 from sat_keras.captioning.model import CaptionModel
-from sat_keras.search.loop import StepFunction
+from sat_keras.search.loop import PictureStep, StepFunction
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -103,14 +103,21 @@ class Ensemble(CaptionModel):
             *(member.step_function(*arguments, **options) for member in self.members), strict=True
         )
 
-        def step(token_ids: Any, states: Any) -> Any:
+        def step(token_ids: Any, states: Any, pictures: Any = None) -> Any:
+            of_members = functions
+            if pictures is not None:
+                pairs = zip(functions, pictures, strict=True)
+                of_members = tuple(PictureStep(member.function, x) for member, x in pairs)
             found = [
                 function(token_ids, state)
-                for function, state in zip(functions, states, strict=True)
+                for function, state in zip(of_members, states, strict=True)
             ]
             log_p, states, records = zip(*found, strict=True)
             return _log_mean(log_p), list(states), _mean_record(records)
 
+        if all(isinstance(function, PictureStep) for function in functions):
+            pictures = [function.pictures for function in functions]
+            return PictureStep(step, pictures), list(states)
         return step, list(states)
 
 

@@ -57,7 +57,7 @@ def run_steps(
 
 def search_step(
     decoder: Any, annotations: Any, keys: Any, mask: Any = None, words: int | None = None
-) -> Callable[..., tuple[Any, dict[str, Any], dict[str, Any]]]:
+) -> tuple[Callable[..., tuple[Any, dict[str, Any], dict[str, Any]]], dict[str, Any]]:
     """Returns `decoder.step` for one picture batch, with what all steps share computed once.
 
     Args:
@@ -68,15 +68,17 @@ def search_step(
             whole vocabulary is projected once where it has no more.
 
     Returns:
-        Function of token ids, states and one step's `Sampling` that returns what `decoder.step`
-        does.
+        Tuple `(step, pictures)`, see `AttentionDecoder.search_step`.
     """
-    factors, weights, bias = attention_factors(keys), _weights(decoder), mask_bias(mask)
+    weights = _weights(decoder)
+    pictures = {"annotations": annotations, "factors": attention_factors(keys)}
+    if mask is not None:
+        pictures["mask_bias"] = mask_bias(mask)
     table = None
     if words is None or words >= decoder.vocabulary_size:
         table = _read_words(decoder, ops.cast(decoder.embedding.embeddings, decoder.compute_dtype))
 
-    def step(token_ids: Any, states: dict[str, Any], sampling: Any = None) -> Any:
+    def step(token_ids: Any, states: dict[str, Any], pictures: Any, sampling: Any = None) -> Any:
         word = decoder.embedding(token_ids)
         if table is None:
             read = _read_words(decoder, word)
@@ -86,17 +88,15 @@ def search_step(
             read,
             states["hidden"],
             states["cell"],
-            annotations,
-            factors,
-            weights,
-            bias,
-            _choice(sampling),
+            weights=weights,
+            choice=_choice(sampling),
+            **pictures,
         )
         logits = decoder.predict_words(word, new["hidden"], new["context"])
         record = {"attention_weights": new["attention_weights"], "gate": new["gate"][..., 0]}
         return logits, {"hidden": new["hidden"], "cell": new["cell"]}, record
 
-    return step
+    return step, pictures
 
 
 def _choice(sampling: Any) -> Choice | None:

@@ -19,7 +19,7 @@ from sat_keras.paper.loss import (
     written_logits,
 )
 from sat_keras.paper.reinforce import Reinforce, location_entropy
-from sat_keras.search.loop import StepFunction
+from sat_keras.search.loop import PictureStep, StepFunction
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -231,18 +231,22 @@ class Captioner(CaptionModel):
         steps = self.config.max_length + 1 if steps is None else steps
         rows = self.config.beam_size if rows is None else rows
         known = annotations.shape[0]  # None where a data set's minibatches may differ
-        advance = self.decoder.search_step(annotations, keys, mask, known and known * steps * rows)
+        words = known and known * steps * rows
+        advance, pictures = self.decoder.search_step(annotations, keys, mask, words)
         shape = (steps, batch_size, rows, num_regions)
         sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
 
-        def step(token_ids: Any, states: Any) -> Any:
+        def step(token_ids: Any, states: Any, pictures: Any = pictures) -> Any:
             lstm = {"hidden": states["hidden"], "cell": states["cell"]}
             now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
-            logits, lstm, record = advance(token_ids, lstm, now)
+            logits, lstm, record = advance(token_ids, lstm, pictures, now)
             states = {**lstm, "step": states["step"] + 1}
             return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
 
-        return step, {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
+        states = {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
+        # The noise of a sampled context is drawn for all pictures, so that they stay together.
+        is_drawn = sampling is not None and sampling.draws
+        return (step if is_drawn else PictureStep(step, pictures)), states
 
     def get_config(self) -> dict[str, Any]:
         return {

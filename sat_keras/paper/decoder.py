@@ -407,7 +407,7 @@ class AttentionDecoder(keras.Layer):
 
     def search_step(
         self, annotations: Any, keys: Any, mask: Any = None, words: int | None = None
-    ) -> Callable[[Any, States, Sampling | None], tuple[Any, States, dict[str, Any]]]:
+    ) -> tuple[Callable[..., tuple[Any, States, dict[str, Any]]], dict[str, Any]]:
         """Returns the function that search calls at every step, with the implementation chosen.
 
         Args:
@@ -416,15 +416,22 @@ class AttentionDecoder(keras.Layer):
                 implementation projects the whole vocabulary once if that is fewer.
 
         Returns:
-            Function of token ids, states and one step's `Sampling` that returns what `step` does.
+            Tuple `(step, pictures)`: a function of token ids, states, `pictures` and optionally one
+            step's `Sampling` that returns what `step` does, and a dictionary of the tensors that it
+            reads of every picture, of shape `(batch_size, ...)`.
         """
         if self.uses_fused():
             return fast.search_step(self, annotations, keys, mask, words)
+        pictures = {"annotations": annotations, "keys": keys}
+        if mask is not None:
+            pictures["mask"] = mask
 
-        def step(token_ids: Any, states: States, sampling: Sampling | None = None) -> Any:
-            return self.step(token_ids, states, annotations, keys, mask, sampling)
+        def step(
+            token_ids: Any, states: States, pictures: Any, sampling: Sampling | None = None
+        ) -> Any:
+            return self.step(token_ids, states, **pictures, sampling=sampling)
 
-        return step
+        return step, pictures
 
     def uses_fused(self) -> bool:
         """Returns whether the fused loop runs; see `sat_keras.fast.choose_implementation`."""

@@ -8,7 +8,7 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "loop": ("SearchResult", "StepFunction"),
+        "loop": ("PictureStep", "SearchResult", "StepFunction"),
         "sampling": ("greedy_search", "sample_search"),
         "beam": ("beam_search",),
     },

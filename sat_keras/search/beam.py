@@ -9,6 +9,7 @@ from keras import ops, tree
 
 from sat_keras.search.loop import (
     FORCED_END,
+    PictureStep,
     SearchResult,
     StepFunction,
     allowed_tokens,
@@ -18,6 +19,10 @@ from sat_keras.search.loop import (
     select,
     to_result,
 )
+
+# How often the unfinished half of a batch goes on alone, and the smallest batch for which it pays.
+_HALVINGS = 2
+_SMALLEST_HALVED = 8
 
 
 def beam_search(
@@ -50,7 +55,8 @@ def beam_search(
        their score is at most `log p / max_length ** length_penalty`.
 
     A picture is done when it has no live hypothesis. The last step can only end, so that all
-    captions are complete and their scores compare. With one beam this is greedy search, with as
+    captions are complete and their scores compare. If `step` is a `PictureStep`, finished pictures
+    leave the batch as soon as they are half of it. With one beam this is greedy search, with as
     many beams as there are captions it is exhaustive search. A picture's result does not depend on
     the other pictures of the batch. Its best caption does not depend on `num_results`: all that
     step 3 drops is less likely than what it keeps, and so are its continuations.
@@ -94,14 +100,22 @@ def beam_search(
 
     def alive(hypotheses: Any) -> Any:
         live, _ = hypotheses
-        return ops.any(live["log_probability"] > -math.inf)
+        return ops.any(live["log_probability"] > -math.inf, axis=-1)
 
     start = empty_hypotheses(first, max_length)
     # The beams of the first step are equal: only one of them may be continued.
     live = _only(start, ops.arange(beam_size) == 0)
     finished = tree.map_structure(lambda x: x[:, :num_results], start)
     finished = _only(finished, ops.zeros((num_results,), "bool"))
-    (_, finished), records = run_loop(step, first, advance, alive, (live, finished), max_length)
+    halvings = 0
+    if (
+        isinstance(step, PictureStep)
+        and (first[0].shape[0] or _SMALLEST_HALVED) >= _SMALLEST_HALVED
+    ):
+        halvings = _HALVINGS
+    (_, finished), records = run_loop(
+        step, first, advance, alive, (live, finished), max_length, halvings
+    )
     scores = score(finished["log_probability"], finished["lengths"])
     return to_result(finished, scores, records, pad_id)
 

@@ -12,8 +12,9 @@ A search knows no model. It gets a function that continues hypotheses by one tok
 | `record` | nest of `(batch_size, beams, ...)` | what to keep of a step: attention, gate |
 
 Tensors of a picture, such as its annotation vectors, are not states: the step function closes over
-them and broadcasts them to all beams. Initial states have the shape `(batch_size, 1, ...)`, because
-all beams share the first step. Shapes must be static except for `batch_size`.
+them and broadcasts them to all beams. If it is a `PictureStep`, which holds them, finished pictures
+leave the batch. Initial states have the shape `(batch_size, 1, ...)`, because all beams share the
+first step. Shapes must be static except for `batch_size`.
 
 The searches are `keras.ops` around one `keras.ops.while_loop`. They run eagerly, in a `tf.function`
 (also with an unknown batch size), in `jax.jit` and under XLA. The loop runs for at most
@@ -35,6 +36,31 @@ Hypotheses = Any
 
 # log p of a forced end token to which the model gives probability 0: low, but finite.
 FORCED_END = -1e4
+
+
+class PictureStep:
+    """A step function that takes the tensors of the pictures as an argument.
+
+    Args:
+        function: Function of `(token_ids, states, pictures)` that returns what a step function
+            does.
+        pictures: Nest of tensors of shape `(batch_size, ...)`.
+    """
+
+    def __init__(self, function: Callable[[Any, Any, Any], Any], pictures: Any) -> None:
+        self.function = function
+        self.pictures = pictures
+
+    def __call__(self, token_ids: Any, states: Any) -> tuple[Any, Any, Any]:
+        return self.function(token_ids, states, self.pictures)
+
+    def take(self, indices: Any) -> "PictureStep":
+        """Returns the step function of some of the pictures.
+
+        Args:
+            indices: Integer tensor of shape `(pictures,)`.
+        """
+        return PictureStep(self.function, _take_pictures(self.pictures, indices))
 
 
 class SearchResult(
@@ -139,8 +165,9 @@ def run_loop(
     alive: Callable[[Hypotheses], Any],
     hypotheses: Hypotheses,
     max_length: int,
+    halvings: int = 0,
 ) -> tuple[Hypotheses, Any]:
-    """Alternates `step` and `advance` for `max_length` steps or while anything is `alive`.
+    """Alternates `step` and `advance` for `max_length` steps or while a picture is `alive`.
 
     Args:
         step: The step function.
@@ -148,9 +175,13 @@ def run_loop(
         advance: Function of the step's number, its log-probabilities and the hypotheses. It returns
             the tokens chosen, the beams that the new hypotheses continue (shape
             `(batch_size, beams)`, `None` if each continues its own) and the new hypotheses.
-        alive: Function of the hypotheses that returns whether the search goes on.
+        alive: Function of the hypotheses that returns which pictures are unfinished, bool
+            `(batch_size,)`.
         hypotheses: The initial hypotheses.
         max_length: Integer, largest number of steps.
+        halvings: Integer, how often the unfinished pictures go on alone as soon as they are half of
+            the batch. Needs a `PictureStep`, and no other function may hold tensors of pictures.
+            Each time adds a loop to the graph.
 
     Returns:
         Tuple of the last hypotheses and the records of all steps, tensors of shape
@@ -169,18 +200,71 @@ def run_loop(
             states = select(states, parents)
         return t + 1, tokens, states, hypotheses, records
 
-    def body(t: Any, tokens: Any, states: Any, hypotheses: Any, records: Any) -> Any:
-        return forward(t, step(tokens, states), hypotheses, records)
+    def loop(step: StepFunction, carry: Any, halvings: int) -> Any:
+        tokens = carry[1]
+        number = ops.shape(tokens)[0]
+        few = _half(number) if halvings else 0
 
-    def cond(t: Any, tokens: Any, states: Any, hypotheses: Any, records: Any) -> Any:
-        return ops.logical_and(t < max_length, alive(hypotheses))
+        def body(t: Any, tokens: Any, states: Any, hypotheses: Any, records: Any) -> Any:
+            return forward(t, step(tokens, states), hypotheses, records)
+
+        def cond(t: Any, tokens: Any, states: Any, hypotheses: Any, records: Any) -> Any:
+            unfinished = ops.sum(ops.cast(alive(hypotheses), "int32"))
+            return ops.logical_and(t < max_length, unfinished > few)
+
+        t, *whole, records = ops.while_loop(cond, body, carry)
+        if not (halvings and isinstance(step, PictureStep)):
+            return t, *whole, records
+        is_finished = ops.logical_not(alive(whole[-1]))
+        order = ops.argsort(ops.cast(is_finished, "int32"))
+        left = order[:few]
+        part = (t, *_take_pictures(whole, left), _take_pictures(records, left, axis=1))
+        t, *part, part_records = loop(step.take(left), part, halvings - 1)
+        places = ops.argsort(order)
+        return (
+            t,
+            *_put_pictures(whole, part, places),
+            _put_pictures(records, part_records, places, axis=1),
+        )
 
     records = tree.map_structure(
         lambda x: ops.zeros((max_length, *ops.shape(x)), x.dtype), first[2]
     )
     carry = forward(ops.convert_to_tensor(0, "int32"), first, hypotheses, records)
-    *_, hypotheses, records = ops.while_loop(cond, body, carry)
+    *_, hypotheses, records = loop(step, carry, halvings)
     return hypotheses, records
+
+
+def _half(number: Any) -> Any:
+    """Returns half of a number of pictures, at least 1; the number may be a tensor."""
+    return max(1, number // 2) if isinstance(number, int) else ops.maximum(1, number // 2)
+
+
+def _take_pictures(nest: Any, indices: Any, axis: int = 0) -> Any:
+    """Takes pictures of every tensor, along the axis of the pictures."""
+    return tree.map_structure(lambda x: ops.take(x, indices, axis=axis), nest)
+
+
+def _put_pictures(nest: Any, part: Any, places: Any, axis: int = 0) -> Any:
+    """Replaces the pictures that were taken.
+
+    Args:
+        nest: Nest of tensors of all pictures.
+        part: The same of the pictures that were taken.
+        places: Integer tensor of shape `(batch_size,)`, where each picture is in `part`; numbers
+            from the size of `part` on stand for pictures that were not taken.
+        axis: Integer, axis of the pictures.
+    """
+
+    def put(x: Any, of_part: Any) -> Any:
+        number = ops.shape(of_part)[axis]
+        place = ops.minimum(places, number - 1)
+        shape = [-1 if i == axis else 1 for i in range(len(x.shape))]
+        return ops.where(
+            ops.reshape(places < number, shape), ops.take(of_part, place, axis=axis), x
+        )
+
+    return tree.map_structure(put, nest, part)
 
 
 def empty_hypotheses(first: tuple[Any, Any, Any], max_length: int) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _roll_out(
         return tokens, None, hypotheses
 
     def alive(hypotheses: Any) -> Any:
-        return ops.any(hypotheses["running"])
+        return ops.any(hypotheses["running"], axis=-1)
 
     hypotheses = empty_hypotheses(first, max_length)
     hypotheses["running"] = ops.ones_like(hypotheses["lengths"], "bool")
