@@ -354,6 +354,22 @@ class CaptionModel(keras.Model):
         shape = (-1, self.config.num_regions, self.config.feature_dim)
         return ops.cast(ops.reshape(annotations, shape), self.compute_dtype)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function of training steps, see `keras.Model`.
+
+        The optimizer's variables are made before it: TensorFlow would trace a step that makes
+        variables twice, which takes as long as many steps.
+
+        Args:
+            force: Boolean, whether a function that was made before is replaced.
+        """
+        optimizer = self.optimizer
+        is_new = self.built and optimizer is not None and not optimizer.built
+        if is_new and keras.backend.backend() == "tensorflow":
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, *arguments: Any) -> Any:
         """Trains on a minibatch, whose captions `self_critical` replaces if it is set.
 
