@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from seeding import fix_seed
+from tracing import functions_run_eagerly
 
 from sat_keras.config.config import Config
 from sat_keras.data.files import write_json
@@ -195,12 +196,39 @@ def whole(options, table, tmp_path_factory):
     return folder, log, weights(folder), killed
 
 
+def content(folder):
+    """The files that a training reads when it resumes, by name."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return tuple(
+        (name, path.read_bytes())
+        for name, path in zip(names, paths, strict=True)
+        if not name.startswith(f"{training.TENSORBOARD_FOLDER}/")
+    )
+
+
+@pytest.fixture(scope="module")
+def resume(options, table):
+    """Returns a function that resumes a training in a folder and returns the log and the folder.
+
+    Of folders with the same content, which the next call cannot tell apart, one is resumed.
+    """
+    resumed = {}
+
+    def run(folder):
+        found = content(folder)
+        if found not in resumed:
+            resumed[found] = train(options, table, folder), folder
+        return resumed[found]
+
+    return run
+
+
 @pytest.mark.parametrize("moment", KILLS)
-def test_an_interrupted_training_is_bit_for_bit_an_uninterrupted_one(moment, options, table, whole):
+def test_an_interrupted_training_is_bit_for_bit_an_uninterrupted_one(moment, resume, whole):
     _, expected, expected_weights, killed = whole
-    folder = killed / moment
-    assert not read_state(folder).finished or moment == "after the end"
-    log = train(options, table, folder)
+    assert not read_state(killed / moment).finished or moment == "after the end"
+    log, folder = resume(killed / moment)
     pd.testing.assert_frame_equal(
         log.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
     )
@@ -313,7 +341,17 @@ def table(tmp_path_factory):
 
 
 @pytest.mark.graph
-def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(table, tmp_path):
+def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(
+    table, tmp_path, monkeypatch
+):
+    """The steps are traced; the search, which `test_search` traces, is not."""
+    score = callbacks.DevScores.on_epoch_end
+
+    def score_eagerly(*arguments):
+        with functions_run_eagerly(True):
+            score(*arguments)
+
+    monkeypatch.setattr(callbacks.DevScores, "on_epoch_end", score_eagerly)
     config = Config.tiny().replace(
         encoder_trainable=True,
         feature_dim=128,
