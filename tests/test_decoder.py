@@ -9,7 +9,7 @@ from keras import ops
 from sat_keras.backend.dense import forget_gate_bias
 from sat_keras.paper.decoder import AttentionDecoder
 
-BATCH, CAPTIONS, STEPS = 2, 3, 4
+BATCH, CAPTIONS, STEPS = 2, 3, 3
 REGIONS, FEATURES, VOCABULARY = 5, 6, 11
 pytestmark = pytest.mark.long
 
@@ -35,7 +35,7 @@ ABLATIONS = [
 def make(options=None, like=None, **more):
     """A decoder with random weights, biases included, or with the weights of another one."""
     decoder = AttentionDecoder(**SIZES, **(options or {}), **more)
-    decoder(*inputs())
+    decoder.build((None, None, None), (None, REGIONS, FEATURES))
     if like is not None:
         weights = {weight.path.split("/", 1)[1]: weight for weight in like.weights}
         for weight in decoder.weights:
@@ -123,9 +123,14 @@ def as_numpy(outputs):
     return {name: numpy(value) for name, value in outputs.items()}
 
 
-@pytest.mark.parametrize("options", ABLATIONS)
-def test_outputs_are_the_papers(options):
-    decoder = make(options)
+@pytest.fixture(scope="module", params=ABLATIONS)
+def ablated(request):
+    """The options of a decoder and the decoder, which tests must not change."""
+    return request.param, make(request.param)
+
+
+def test_outputs_are_the_papers(ablated):
+    _, decoder = ablated
     found = decoder(*inputs())
     assert_same(found, paper(decoder, *inputs()), 2e-5)
     gate = numpy(found["gate"])
@@ -133,9 +138,8 @@ def test_outputs_are_the_papers(options):
     assert numpy(found["attention_weights"]).std() > 0.02
 
 
-@pytest.mark.parametrize("options", ABLATIONS)
-def test_decoding_word_by_word_is_teacher_forcing(options):
-    decoder = make(options)
+def test_decoding_word_by_word_is_teacher_forcing(ablated):
+    _, decoder = ablated
     token_ids, annotations = inputs()
     expected = as_numpy(decoder(token_ids, annotations))
     annotations, keys = decoder.read_annotations(annotations)
@@ -153,9 +157,8 @@ def test_decoding_word_by_word_is_teacher_forcing(options):
         assert state.shape == (BATCH, CAPTIONS, SIZES["hidden_dim"])
 
 
-@pytest.mark.parametrize("options", ABLATIONS)
-def test_gradient_reaches_every_weight(options):
-    decoder = make(options)
+def test_gradient_reaches_every_weight(ablated):
+    _, decoder = ablated
 
     def loss():
         return ops.mean(ops.logsumexp(decoder(*inputs())["logits"], axis=-1))
@@ -184,11 +187,9 @@ def number_of_weights(k, m, n, attention, features, options):
     return total
 
 
-@pytest.mark.parametrize("options", ABLATIONS)
-def test_number_of_weights(options):
+def test_number_of_weights(ablated):
+    options, decoder = ablated
     sizes = (VOCABULARY, SIZES["embedding_dim"], SIZES["hidden_dim"], SIZES["attention_dim"])
-    decoder = AttentionDecoder(**SIZES, **options)
-    decoder.build((None, None, None), (None, REGIONS, FEATURES))
     assert decoder.count_params() == number_of_weights(*sizes, FEATURES, options)
 
 
