@@ -10,7 +10,7 @@ from seeding import fix_seed
 from sat_keras.paper.decoder import AttentionDecoder
 
 SIZES = {"vocabulary_size": 6, "embedding_dim": 3, "hidden_dim": 4, "attention_dim": 2}
-BATCH, CAPTIONS, STEPS, REGIONS, FEATURES = 2, 2, 3, 5, 3
+BATCH, CAPTIONS, STEPS, REGIONS, FEATURES = 2, 2, 2, 5, 3
 
 OUTPUTS = (
     {"use_deep_output": False},

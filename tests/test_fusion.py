@@ -108,6 +108,9 @@ def test_fused_updates_are_the_same(name):
         fix_seed(3)
         model = keras.Sequential([keras.layers.Embedding(5, 4), keras.layers.Dense(3)])
         model.compile(optimizer, "mse")
+        if name != "adam":  # which is built in the first step, for which TensorFlow traces it twice
+            model.build((None, 2))
+            optimizer.build(model.trainable_variables)
         x = np.array([[0, 1], [2, 1]])
         model.fit(x, 100 * random(2, 2, 3), epochs=3, batch_size=1, shuffle=False, verbose=0)
         weights.append([*model.get_weights(), *map(numpy, model.optimizer.variables)])

@@ -30,17 +30,17 @@ ARGUMENTS = (
     *("kernels", "context_kernel", "score_vector", "gate_bias"),
 )
 
-# Several captions a picture; one step of one caption; no gate; hard attention, of which some
-# pictures have the expected context; words that attention and gate know as well.
+# Several captions a picture; one step of one caption; no gate, and one caption a picture; hard
+# attention, of which one picture has the expected context; words that attention and gate know as
+# well. The loop is compiled once for each shape, so there are few.
+CASE = {"steps": 4, "batch": 2, "captions": 3}
 CASES = [
-    pytest.param({"steps": 4, "batch": 2, "captions": 3}, id="captions"),
+    pytest.param(CASE, id="captions"),
     pytest.param({"steps": 1, "batch": 1, "captions": 1}, id="one-step"),
-    pytest.param({"steps": 3, "batch": 2, "captions": 1, "has_gate": False}, id="no-gate"),
-    pytest.param({"steps": 4, "batch": 3, "captions": 2, "expected": (0, 1, 0)}, id="hard"),
-    pytest.param({"steps": 4, "batch": 2, "captions": 2, "knows_word": True}, id="word-query"),
+    pytest.param({**CASE, "captions": 1, "has_gate": False}, id="no-gate"),
+    pytest.param({**CASE, "expected": (0, 1)}, id="hard"),
+    pytest.param({**CASE, "knows_word": True}, id="word-query"),
 ]
-# Of tests that need no case of their own: the loop is compiled once for each shape.
-CASE = {"steps": 3, "batch": 2, "captions": 2}
 
 
 def arguments(steps, batch, captions, has_gate=True, expected=None, knows_word=False):
@@ -262,7 +262,7 @@ def test_keys_far_in_saturation():
 def test_captions_of_a_picture_share_it_and_nothing_else():
     values = arguments(**CASE)
     together = run(*values)
-    for caption in range(2):
+    for caption in range(CASE["captions"]):
         one = slice(caption, caption + 1)
         alone = run(values[0][:, :, one], values[1][:, one], values[2][:, one], *values[3:])
         for x, y in zip(alone, together, strict=True):
