@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import functools
 import io
 import json
 import math
@@ -249,11 +250,24 @@ def test_captions_are_written_for_every_picture(results, folder):
     assert all(isinstance(entry["caption"], str) for entry in captions)
 
 
-def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, capsys):
-    assert cli.main(train_command("hard", "--attention", "hard", epochs=1)) == 0
+def hard_command(start):
+    return train_command("hard", "--attention", "hard", "--start", start, "--quiet", epochs=1)
+
+
+@pytest.fixture(scope="module")
+def hard(trained, folder):
+    """What a training of hard attention that starts from soft attention prints with --quiet."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.chdir(folder)
+        patch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
+        assert cli.main(hard_command("trained")) == 0
+    return out.getvalue()
+
+
+def test_hard_attention_is_trained_and_evaluated_in_any_context(hard, folder, capsys):
     log = pd.read_csv(folder / "hard" / "log.csv")
     assert {"entropy", "baseline"} <= set(log.columns)
-    command = ["evaluate", "hard", "--context", "argmax", "--out", "hard.json"]
+    command = ["evaluate", "hard", "--context", "argmax", "--out", "hard.json", "--occlusion", "0"]
     assert cli.main(command) == 0
     results = json.loads((folder / "hard.json").read_text())
     assert (results["attention"], results["context"]) == ("hard", "argmax")
@@ -261,16 +275,12 @@ def test_hard_attention_is_trained_and_evaluated_in_any_context(folder, capsys):
     capsys.readouterr()
 
 
-def test_hard_attention_starts_from_soft_attention(trained, folder, capsys):
-    def command(start):
-        return train_command("warm", "--attention", "hard", "--start", start, epochs=1)
-
-    assert "nowhere" in error_of(command("nowhere"), capsys)
-    assert cli.main(command("trained")) == 0
-    assert json.loads((folder / "warm" / "config.json").read_text())["start"] == {
+def test_hard_attention_starts_from_soft_attention(hard, folder, capsys):
+    assert json.loads((folder / "hard" / "config.json").read_text())["start"] == {
         "start": "trained"
     }
-    assert "start 'trained' there, 'warm' here" in error_of(command("warm"), capsys)
+    assert "nowhere" in error_of(hard_command("nowhere"), capsys)
+    assert "start 'trained' there, 'hard' here" in error_of(hard_command("hard"), capsys)
 
 
 def test_soft_attention_in_another_context_is_a_mistake(trained, capsys):
@@ -708,7 +718,10 @@ def values_of(name, hint):
     return VALUES[hint] if hint in VALUES else st.one_of([VALUES[kind] for kind in kinds])
 
 
-HINTS = typing.get_type_hints(Config)
+HINTS = {
+    name: hint for name, hint in typing.get_type_hints(Config).items() if name in options.FIELDS
+}
+PARSER = functools.cache(program.make_parser)  # for many command lines
 CHANGES = st.fixed_dictionaries(
     {}, optional={name: values_of(name, hint) for name, hint in HINTS.items()}
 )
@@ -729,7 +742,7 @@ def as_options(changes):
 @given(changes=CHANGES)
 def test_every_field_of_the_config_is_an_option(changes):
     command = ["train", "--dataset", "flickr8k", "--out", "x", *as_options(changes)]
-    config = options.make_config(program.make_parser().parse_args(command))
+    config = options.make_config(PARSER().parse_args(command))
     expected = dataclasses.asdict(Config.flickr8k()) | changes
     if changes.get("encoder", "VGG16") != "VGG16":  # another CNN: its own layer and picture size
         expected |= {"image_size": 64 if changes["encoder"] == "scenes" else 224} | changes
@@ -743,7 +756,7 @@ def test_every_field_of_the_config_is_an_option(changes):
 def test_no_text_makes_a_number_option_fail_otherwise_than_by_a_sentence(text):
     command = ["train", "--dataset", "flickr8k", "--out", "x", f"--hidden-dim={text}"]
     try:
-        config = options.make_config(program.make_parser().parse_args(command))
+        config = options.make_config(PARSER().parse_args(command))
     except ValueError as error:
         assert "hidden" in str(error)  # noqa: PT017 - most texts are no number, some are
     else:
@@ -821,12 +834,11 @@ def test_curves_that_cannot_be_drawn_are_a_warning(trained, folder, monkeypatch,
     assert capsys.readouterr().err == "sat-keras: warning: curves.png was not drawn (no fonts)\n"
 
 
-def test_quiet_prints_results_only(trained, folder, capsys):
+def test_quiet_prints_results_only(hard, capsys):
     command = ["features", "--dataset", "scenes", "--preset", "tiny", "--limit", "2", "--quiet"]
     assert cli.main([*command, "--data-dir", "quiet-data", "--out", "quiet-cache"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
-    assert cli.main(train_command("quiet", "--quiet", epochs=1)) == 0
-    assert capsys.readouterr().out.startswith("Best of 1 epochs")
+    assert hard.startswith("Best of 1 epochs")
 
 
 def test_every_long_phase_shows_its_progress_unless_quiet(trained, monkeypatch, capsys):
