@@ -151,6 +151,11 @@ def test_batches_are_many_pictures(captioner, pictures, sentences):
     assert captioner.generate([]) == captioner.generate(batch[:0]) == []
 
 
+def test_many_pictures_are_searched_batch_by_batch(captioner, pictures, sentences, monkeypatch):
+    monkeypatch.setattr("sat_keras.captioning.model.BATCH_SIZE", 2)
+    assert captioner.generate(pictures) == sentences
+
+
 def test_annotation_vectors_give_sentences_too(captioner, pictures, sentences):
     annotations = captioner.annotate({"images": pictures[0][None]})
     assert captioner.generate(annotations=annotations) == sentences[:1]

@@ -28,6 +28,8 @@ from sat_keras.search.beam import beam_search
 from sat_keras.search.loop import SearchResult, StepFunction
 
 FILE_FORMAT = 1
+# Pictures that `caption` searches at a time.
+BATCH_SIZE = 32
 
 
 class _Presets:
@@ -508,11 +510,16 @@ class CaptionModel(keras.Model):
             inputs = {"annotations": np.asarray(annotations)}
         else:
             inputs, shown, is_one = self._read_inputs(images, needs_mask=mask is None)
-        if len(next(iter(inputs.values()))) == 0:
+        number = len(next(iter(inputs.values())))
+        if number == 0:
             return []
         if mask is not None:
             inputs["mask"] = np.asarray(mask, "bool")
-        found = caption_search(self, **search).predict(inputs, verbose=0)
+        model = caption_search(self, **search)
+        if number <= BATCH_SIZE:  # to make a data set takes longer than to search a few captions
+            found = model.predict_on_batch(inputs)
+        else:
+            found = model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
         captions = self.read(found, shown)
         return captions[0] if is_one else captions
 
@@ -693,6 +700,10 @@ class CaptionSearch(keras.Model):
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         with one_device():
             return super().predict(*args, **kwargs)
+
+    def predict_on_batch(self, x: Mapping[str, Any]) -> Any:
+        with one_device():
+            return super().predict_on_batch(x)
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         annotations = self.captioner.annotate(inputs)
