@@ -29,9 +29,10 @@ print(json.dumps({
 }))
 """
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="exports of TensorFlow"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports of TensorFlow"),
+]
 
 
 @pytest.fixture(scope="module")

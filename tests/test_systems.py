@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from gradients import numpy
 
 from sat_keras.baselines import PictureCaptioner
 from sat_keras.baselines.systems import SYSTEMS, system_of
@@ -32,7 +33,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def trained(request, data):
-    """The folder of a finished training, and the captioner in it."""
+    """The captioner of a finished training, and the moments that it standardises pictures by."""
     table, encoder, config, folder = data
     config, out = config.replace(system=request.param), folder / request.param
     log = train_captioner(config, table, encoder, out, features=folder / "features", verbose=0)
@@ -40,7 +41,11 @@ def trained(request, data):
     assert np.isfinite(log["cross_entropy"]).all()
     captioner = load_model(out)
     assert type(captioner) is SYSTEMS[request.param]
-    return out, captioner
+    moments = None
+    if isinstance(captioner, PictureCaptioner):  # a test changes the weights
+        standardize = captioner.standardize
+        moments = [numpy(x) for x in (standardize.moving_mean, standardize.moving_variance)]
+    return captioner, moments
 
 
 def load_model(folder):
@@ -56,7 +61,7 @@ def texts(captioner, data):
 
 
 def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
-    _, captioner = trained
+    captioner, _ = trained
     generator = np.random.default_rng(1)
     for weight in captioner.own_weights:  # sentences that differ between pictures
         values = generator.normal(size=weight.shape).astype("float16")
@@ -70,20 +75,19 @@ def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
 
 
 def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data):
-    folder, captioner = trained
-    if not isinstance(captioner, PictureCaptioner):
+    captioner, moments = trained
+    if moments is None:
         return
-    table, encoder, _, parent = data
+    table, encoder, _, folder = data
     train = table[table["split"] == "train"]
-    source = extract_features(train, encoder, parent / "features")
+    source = extract_features(train, encoder, folder / "features")
     means = annotate_pictures(captioner, source, train["image_id"].unique()).mean(axis=1)
-    saved = load_model(folder).standardize  # another test changes the weights of the fixture
-    np.testing.assert_allclose(saved.moving_mean, means.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(saved.moving_variance, means.var(axis=0), atol=1e-5)
+    np.testing.assert_allclose(moments[0], means.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(moments[1], means.var(axis=0), atol=1e-5)
 
 
 def test_captions_have_maps_only_where_the_model_attends(trained, data):
-    _, captioner = trained
+    captioner, _ = trained
     table, encoder, config, folder = data
     source = extract_features(table, encoder, folder / "features")
     found = captioner.caption(annotations=annotate_pictures(captioner, source, ["dev-00000"]))[0]

@@ -10,6 +10,8 @@ from sat_keras.baselines.systems import SYSTEMS
 from sat_keras.cli import table1, train
 from sat_keras.cli.program import make_parser
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
