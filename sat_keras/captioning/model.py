@@ -702,6 +702,14 @@ class CaptionSearch(keras.Model):
             return super().predict(*args, **kwargs)
 
     def predict_on_batch(self, x: Mapping[str, Any]) -> Any:
+        """Searches the captions of one batch, see `keras.Model.predict_on_batch`.
+
+        Args:
+            x: Dictionary of arrays, the call's inputs.
+
+        Returns:
+            Dictionary of arrays, the call's result.
+        """
         with one_device():
             return super().predict_on_batch(x)
 
