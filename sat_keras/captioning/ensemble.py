@@ -103,21 +103,21 @@ class Ensemble(CaptionModel):
             *(member.step_function(*arguments, **options) for member in self.members), strict=True
         )
 
-        def step(token_ids: Any, states: Any, pictures: Any = None) -> Any:
-            of_members = functions
-            if pictures is not None:
-                pairs = zip(functions, pictures, strict=True)
-                of_members = tuple(PictureStep(member.function, x) for member, x in pairs)
-            found = [
-                function(token_ids, state)
-                for function, state in zip(of_members, states, strict=True)
-            ]
+        def mean(found: Sequence[Any]) -> tuple[Any, Any, Any]:
             log_p, states, records = zip(*found, strict=True)
             return _log_mean(log_p), list(states), _mean_record(records)
 
+        def step(token_ids: Any, states: Any) -> Any:
+            members = zip(functions, states, strict=True)
+            return mean([function(token_ids, state) for function, state in members])
+
+        def picture_step(token_ids: Any, states: Any, pictures: Any) -> Any:
+            members = zip(functions, states, pictures, strict=True)
+            return mean([member.function(token_ids, state, of) for member, state, of in members])
+
         if all(isinstance(function, PictureStep) for function in functions):
             pictures = [function.pictures for function in functions]
-            return PictureStep(step, pictures), list(states)
+            return PictureStep(picture_step, pictures), list(states)
         return step, list(states)
 
 

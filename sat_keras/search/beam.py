@@ -107,12 +107,9 @@ def beam_search(
     live = _only(start, ops.arange(beam_size) == 0)
     finished = tree.map_structure(lambda x: x[:, :num_results], start)
     finished = _only(finished, ops.zeros((num_results,), "bool"))
-    halvings = 0
-    if (
-        isinstance(step, PictureStep)
-        and (first[0].shape[0] or _SMALLEST_HALVED) >= _SMALLEST_HALVED
-    ):
-        halvings = _HALVINGS
+    batch_size = first[0].shape[0]  # None where a data set's minibatches may differ
+    is_small = batch_size is not None and batch_size < _SMALLEST_HALVED
+    halvings = _HALVINGS if isinstance(step, PictureStep) and not is_small else 0
     (_, finished), records = run_loop(
         step, first, advance, alive, (live, finished), max_length, halvings
     )
