@@ -198,13 +198,10 @@ def at_the_first_step(config, table, folder):
     return found
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"frozen"}))
+@pytest.mark.parametrize("kind", KINDS)
 def test_measuring_leaves_no_trace(kind, table, tmp_path, choose):
-    """A training with "auto" starts as the one with the precision that was chosen.
-
-    The next test has a whole training on annotation vectors, the kind "frozen".
-    """
-    chosen = "float32" if kind in ("whole", "cider") else "mixed_bfloat16"
+    """A training with "auto" starts as the one with the precision that was chosen."""
+    chosen = "float32" if kind in ("frozen", "whole", "cider") else "mixed_bfloat16"
     auto = CONFIG.replace(precision="auto", **KINDS[kind])
     numbers, config, drawn = at_the_first_step(auto.with_precision(chosen), table, tmp_path / "one")
     assert choose(chosen) == []
