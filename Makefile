@@ -16,7 +16,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 
 # Tests and demo are sized for a CPU; `make demo CUDA_VISIBLE_DEVICES=0` uses a GPU.
 CUDA_VISIBLE_DEVICES ?= -1
-TF_CPP_MIN_LOG_LEVEL ?= 2
+TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES TF_CPP_MIN_LOG_LEVEL
 export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
