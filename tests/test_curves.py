@@ -20,6 +20,7 @@ from sat_keras.analysis.curves import (
     rank_correlation_statistics,
     word_curves,
 )
+from sat_keras.analysis.hidden_regions import HiddenRegions
 from sat_keras.analysis.ranking import (
     caption_log_probabilities,
     ranking_statistics,
@@ -111,9 +112,9 @@ class Sum:
     weights = np.array([0.1, -0.7, 0.4, 0.9, 0.2, 0.3], "float32")
 
     def __call__(self, inputs):
-        logits = np.einsum("r,brd->bd", self.weights, np.asarray(inputs["annotations"]))
+        logits = ops.einsum("r,brd->bd", self.weights, inputs["annotations"])
         steps = inputs["token_ids"].shape[-1]
-        return {"logits": np.tile(logits[:, None, None], (1, 1, steps, 1))}
+        return {"logits": ops.tile(logits[:, None, None], (1, 1, steps, 1))}
 
 
 @pytest.mark.parametrize(("block", "blocks"), [(1, 6), (2, 2)])
@@ -136,6 +137,36 @@ def test_ranks_are_scipys(block, blocks):
     np.testing.assert_allclose(found["rank_correlation"], [[expected, 1]], rtol=1e-6)
 
 
+@pytest.mark.graph
+def test_every_word_of_a_caption_is_ranked_as_if_alone():
+    """Captions of several lengths in one compiled model, shared by two calls."""
+    stats = pytest.importorskip("scipy.stats")
+    captioner = Captioner(Config.tiny().replace(grid_shape=(2, 3), feature_dim=WORDS), TOKENIZER)
+    model = HiddenRegions(captioner)
+    generator = np.random.default_rng(3)
+    captions = [
+        Caption(text, words, generator.random((len(words), 2, 3)), np.ones(len(words)), 0.0)
+        for text in TEXTS
+        for words in [text.split()]
+    ]
+    for at in ([0, 1, 2], [1, 2]):
+        chosen = [captions[i] for i in at]
+        found = rank_correlation_statistics(model, ANNOTATIONS[at], chosen, block=1)
+        for i, caption, sums in zip(at, chosen, found["rank_correlation"], strict=True):
+            ids = np.array([2, *(IDS[word] for word in caption.words)])
+            correlations = []
+            for t, weights in enumerate(caption.attention):
+                log_p = []
+                for region in range(REGIONS):
+                    hidden = ANNOTATIONS[i : i + 1].copy()
+                    hidden[0, region] = ANNOTATIONS[i].mean(axis=0)
+                    inputs = {"annotations": hidden, "token_ids": ids[None, None, : t + 1]}
+                    logits = ops.convert_to_numpy(captioner(inputs)["logits"])[0, 0, t]
+                    log_p.append(log_softmax(logits)[ids[t + 1]])
+                correlations.append(stats.spearmanr(weights.ravel(), np.negative(log_p)).statistic)
+            np.testing.assert_allclose(sums, [sum(correlations), len(ids) - 1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("words", [1, 2])
 def test_the_size_of_the_batches_changes_nothing(words, monkeypatch):
     """Attention is even at most regions, so that ties are drawn too."""
@@ -147,7 +178,7 @@ def test_the_size_of_the_batches_changes_nothing(words, monkeypatch):
     whole = measure()
     for variants in (len(CURVES) * len(SHARES), REGIONS):
         numbers = words * variants * REGIONS * WORDS
-        monkeypatch.setattr("sat_keras.analysis.occlusion._NUMBERS", numbers)
+        monkeypatch.setattr("sat_keras.analysis.hidden_regions._NUMBERS", numbers)
         for name, values in measure().items():
             np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
 

@@ -1,11 +1,11 @@
 """What attention and search did: measures of maps, pointing, occlusion, the search tree.
 
 Read `measures` and `pointing` first, `statistics` turns them into scores of a set of captions.
-`grounding` finds the boxes of words, `occlusion` hides regions from the model, `summary` collects
-all scores; `search_tree` records a beam search. `forced` decodes given captions, `phrases` and
-`phrase_scores` measure attention on the phrases of Flickr30k Entities, `worth` replaces attention,
-`curves` hides regions in order and singly, `ranking` asks which picture a caption describes,
-`word_maps` compares attention with word detectors.
+`grounding` finds the boxes of words, `occlusion` hides regions from the model, which
+`hidden_regions` decodes, and `curves` hides them in order and singly. `forced` decodes given
+captions, `phrases` and `phrase_scores` measure attention on the phrases of Flickr30k Entities,
+`worth` replaces attention, `ranking` asks which picture a caption describes, `word_maps` compares
+attention with word detectors. `summary` collects all scores; `search_tree` records a beam search.
 """
 
 from sat_keras import lazy_exports

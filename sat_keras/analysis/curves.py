@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sat_keras.analysis.occlusion import (
+from sat_keras.analysis.hidden_regions import (
+    HiddenRegions,
     caption_tokens,
+    log_probabilities,
+    rows_at_a_time,
     word_log_probabilities,
-    words_at_a_time,
 )
 from sat_keras.captioning.caption import Caption
 
@@ -50,7 +52,8 @@ def word_curves(
         [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421), for explanations of classifiers.
     """
     annotations, generator = np.asarray(annotations), np.random.default_rng(seed)
-    tokens = caption_tokens(captioner, captions)
+    model = HiddenRegions.of(captioner)
+    tokens = caption_tokens(model, captions)
     words = _words(captions)
     num_regions = annotations.shape[1]
     counts = np.round(np.multiply(shares, num_regions)).astype(int)
@@ -58,7 +61,7 @@ def word_curves(
     # Drawn for all words at once, so that the curves do not depend on the size of the batches.
     ties = generator.random((len(words), num_regions))
     orders = generator.permuted(np.tile(np.arange(num_regions), (len(words), 1)), axis=1)
-    size = words_at_a_time(annotations, len(CURVES) * len(shares))
+    size = rows_at_a_time(annotations, len(CURVES) * len(shares))
     for start in range(0, len(words), size):
         part = words[start : start + size]
         weights = np.stack([captions[p].attention[t].ravel() for p, t in part])
@@ -69,10 +72,7 @@ def word_curves(
             for order in (by_weight, orders[start : start + size])
         ]
         is_hidden = np.concatenate([first[0], first[1], ~first[0], ~first[1]])
-        pictures, steps = zip(*part, strict=True)
-        log_p = word_log_probabilities(
-            captioner, annotations[list(pictures)], is_hidden, [tokens[p] for p in pictures], steps
-        )
+        log_p = word_log_probabilities(model, annotations, is_hidden, tokens, part, size)
         found = np.exp(log_p).reshape(len(CURVES), len(shares), -1).swapaxes(1, 2)
         for name, values in zip(CURVES, found, strict=True):
             curves[name][start : start + size] = values
@@ -127,27 +127,30 @@ def rank_correlation_statistics(
         single words.
     """
     annotations = np.asarray(annotations)
-    tokens = caption_tokens(captioner, captions)
+    model = HiddenRegions.of(captioner)
+    tokens = caption_tokens(model, captions)
     words = _words(captions)
     if not words:
         return {"rank_correlation": np.zeros((len(captions), 2))}
     height, width = captions[words[0][0]].attention.shape[1:]
     # (blocks, regions)
     blocks = _blocks(height, width, block or max(1, min(height, width) // 7))
-    correlations = np.zeros(len(words))
-    size = words_at_a_time(annotations, len(blocks))
-    for start in range(0, len(words), size):
-        pictures, steps = zip(*words[start : start + size], strict=True)
-        is_hidden = np.repeat(blocks[:, None], len(steps), axis=1)
-        log_p = word_log_probabilities(
-            captioner, annotations[list(pictures)], is_hidden, [tokens[p] for p in pictures], steps
-        )
-        for i, (p, t) in enumerate(words[start : start + size]):
-            attention = blocks @ captions[p].attention[t].ravel()
-            correlations[start + i] = _spearman(attention, -log_p[:, i])
+    correlations, of_words = [], []
+    size = rows_at_a_time(annotations, len(blocks))
+    # Captions of equal length together: a batch has as many steps as its longest caption.
+    order = sorted(range(len(captions)), key=lambda picture: len(tokens[picture]))
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        is_hidden = np.repeat(blocks[:, None], len(part), axis=1)
+        token_ids = [tokens[picture] for picture in part]
+        log_p = log_probabilities(model, annotations[part], is_hidden, token_ids, size)
+        for row, picture in enumerate(part):
+            for t, weights in enumerate(captions[picture].attention):
+                correlations.append(_spearman(blocks @ weights.ravel(), -log_p[:, row, t]))
+                of_words.append(picture)
     is_ranked = np.isfinite(correlations)
-    of_words = np.array([p for p, _ in words])[is_ranked]
-    return {"rank_correlation": _sums(correlations[is_ranked], of_words, len(captions))}
+    ranked = np.array(correlations)[is_ranked], np.array(of_words)[is_ranked]
+    return {"rank_correlation": _sums(*ranked, len(captions))}
 
 
 def _words(captions: Sequence[Caption]) -> list[tuple[int, int]]:

@@ -32,7 +32,8 @@ class ForcedDecoding(keras.Model):
 
     Returns:
         Dictionary of `log_probability`, `log p` of every token after the first in nats, shape
-        `(batch_size, captions, steps)`, and of the captioner's `attention_weights` and `gate`.
+        `(batch_size, captions, steps)`, and of the captioner's `attention_weights` and `gate` if it
+        has attention.
     """
 
     def __init__(self, captioner: Captioner) -> None:
@@ -46,8 +47,7 @@ class ForcedDecoding(keras.Model):
         outputs = self.captioner({**inputs, "token_ids": token_ids[..., :-1]})
         return {
             "log_probability": -cross_entropies(token_ids[..., 1:], outputs["logits"])[1],
-            "attention_weights": outputs["attention_weights"],
-            "gate": outputs["gate"],
+            **{name: outputs[name] for name in ("attention_weights", "gate") if name in outputs},
         }
 
 

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from sat_keras.analysis.hidden_regions import (
+    HiddenRegions,
+    caption_tokens,
+    rows_at_a_time,
+    word_log_probabilities,
+)
 from sat_keras.captioning.caption import Caption
-from sat_keras.data.tokenizer import START_ID
 
 # Share of a picture's regions that is hidden.
 OCCLUDED_SHARE = 0.1
 CHOICES = ("attended", "random", "least")
-# Numbers in the annotation vectors that are decoded at a time: 26 MB.
-_NUMBERS = 64 * 196 * 512
 
 # A word: its picture, its step (from 0) and the regions to hide by choice.
 Row = tuple[int, int, dict[str, np.ndarray]]
@@ -50,9 +52,8 @@ def occlusion_statistics(
     any. Hard attention reads the context of its config, as in any call of the captioner.
 
     Args:
-        captioner: `Captioner`, or a function with an attribute `tokenizer` from a dictionary of
-            `annotations`, shape `(rows, num_regions, feature_dim)`, and `token_ids`, shape
-            `(rows, 1, steps)`, to one of `logits`, shape `(rows, 1, steps, vocabulary_size)`.
+        captioner: `Captioner`, or a function as of `HiddenRegions` with an attribute `tokenizer`,
+            or the `HiddenRegions` of either, which is compiled once for several calls.
         annotations: Array of shape `(pictures, num_regions, feature_dim)`.
         captions: The captioner's captions of these pictures, with their attention.
         share: Float, share of the regions to hide, above 0 and at most 1.
@@ -76,7 +77,9 @@ def occlusion_statistics(
             "There must be a caption for each picture, and a share above 0 and at most 1. "
             f"Received: {len(annotations)} pictures, {len(captions)} captions, share={share}"
         )
-    tokens = caption_tokens(captioner, captions)
+    annotations = np.asarray(annotations)
+    model = HiddenRegions.of(captioner)
+    tokens = caption_tokens(model, captions)
     generator = np.random.default_rng(seed)
     rows: list[Row] = [
         (picture, step, _hidden_regions(weights.ravel(), share, generator))
@@ -85,36 +88,15 @@ def occlusion_statistics(
     ]
     rows.sort(key=lambda row: row[1])  # a word needs no steps after its own
     sums = {name: np.zeros((len(captions), 2)) for name in (*CHOICES, "difference")}
-    size = words_at_a_time(annotations, 1 + len(CHOICES))
+    size = rows_at_a_time(annotations, 1 + len(CHOICES))
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        drops = _drops(captioner, annotations, tokens, batch)
+        drops = _drops(model, annotations, tokens, batch, size)
         drops["difference"] = drops["attended"] - drops["random"]
         for name, values in drops.items():
             np.add.at(sums[name], [row[0] for row in batch], np.stack([values, values**0], axis=-1))
     named = {f"occlusion_{name}": sums[name] for name in CHOICES}
     return {**named, "faithfulness": sums["difference"]}
-
-
-def words_at_a_time(annotations: np.ndarray, variants: int) -> int:
-    """Returns how many words to decode at a time, to bound the memory.
-
-    Args:
-        annotations: Array of shape `(pictures, num_regions, feature_dim)`.
-        variants: Integer, variants of the annotation vectors of each word.
-    """
-    return max(1, _NUMBERS // (variants * int(np.prod(np.shape(annotations)[1:]))))
-
-
-def caption_tokens(captioner: Any, captions: Sequence[Caption]) -> list[list[int]]:
-    """Returns the token ids of each caption's words, `<start>` first.
-
-    Args:
-        captioner: As in `occlusion_statistics`.
-        captions: The captioner's captions.
-    """
-    ids = {word: i for i, word in enumerate(captioner.tokenizer.get_vocabulary())}
-    return [[START_ID, *(ids[word] for word in caption.words)] for caption in captions]
 
 
 def _hidden_regions(
@@ -128,59 +110,17 @@ def _hidden_regions(
 
 
 def _drops(
-    captioner: Any,
+    model: HiddenRegions,
     annotations: np.ndarray,
     tokens: Sequence[list[int]],
     rows: Sequence[Row],
+    size: int,
 ) -> dict[str, np.ndarray]:
     """Returns the drop of the log-probability of each row's word in nats, `(rows,)` by choice."""
-    pictures, steps, hidden = zip(*rows, strict=True)
-    whole = np.asarray(annotations)[list(pictures)]  # (rows, num_regions, feature_dim)
-    is_hidden = np.zeros((1 + len(CHOICES), *whole.shape[:2]), bool)  # nothing, then by choice
-    for i, choice in enumerate(CHOICES, start=1):
-        for row, regions in enumerate(hidden):
-            is_hidden[i, row, regions[choice]] = True
-    of_words = word_log_probabilities(
-        captioner, whole, is_hidden, [tokens[picture] for picture in pictures], steps
-    )
+    is_hidden = np.zeros((1 + len(CHOICES), len(rows), annotations.shape[1]), bool)
+    for row, (_, _, hidden) in enumerate(rows):
+        for i, choice in enumerate(CHOICES, start=1):  # 0 hides nothing
+            is_hidden[i, row, hidden[choice]] = True
+    words = [(picture, step) for picture, step, _ in rows]
+    of_words = word_log_probabilities(model, annotations, is_hidden, tokens, words, size)
     return dict(zip(CHOICES, of_words[0] - of_words[1:], strict=True))
-
-
-def word_log_probabilities(
-    captioner: Any,
-    annotations: np.ndarray,
-    is_hidden: np.ndarray,
-    tokens: Sequence[Sequence[int]],
-    steps: Sequence[int],
-) -> np.ndarray:
-    """Computes the log-probability of words in pictures with hidden regions.
-
-    A hidden annotation vector is replaced by the mean of the picture's annotation vectors.
-
-    Args:
-        captioner: As in `occlusion_statistics`.
-        annotations: Array of shape `(rows, num_regions, feature_dim)`, a picture for each word.
-        is_hidden: Boolean array of shape `(variants, rows, num_regions)`.
-        tokens: Token ids of each word's caption, with `<start>`.
-        steps: The words' steps from 0: the word of step `t` is token `t + 1`.
-
-    Returns:
-        Array of shape `(variants, rows)`, in nats.
-    """
-    mean = annotations.mean(axis=1, keepdims=True, dtype="float32").astype(annotations.dtype)
-    variants = np.where(is_hidden[..., None], mean, annotations)
-    length = max(steps) + 1
-    padded = [[*row, *[0] * length][: length + 1] for row in tokens]
-    token_ids = np.array(len(variants) * padded, dtype="int32")  # (variants * rows, length + 1)
-    outputs = captioner(
-        {
-            "annotations": variants.reshape(-1, *annotations.shape[1:]),
-            "token_ids": token_ids[:, None, :-1],
-        }
-    )
-    step = np.tile(steps, len(variants))
-    logits = ops.cast(outputs["logits"], "float32")[:, 0]
-    logits = ops.take_along_axis(logits, ops.convert_to_tensor(step[:, None, None]), axis=1)[:, 0]
-    log_probabilities = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))
-    words = token_ids[np.arange(len(token_ids)), step + 1]
-    return log_probabilities[np.arange(len(words)), words].reshape(len(variants), -1)

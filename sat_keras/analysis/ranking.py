@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from sat_keras.analysis.forced import ForcedDecoding
 from sat_keras.data.tokenizer import PAD_ID
-from sat_keras.paper.loss import cross_entropies
 
 TOP = (1, 5, 10)
 # Captions decoded for a picture, and pictures, at a time.
@@ -20,8 +19,7 @@ def caption_log_probabilities(
     """Computes `log p(caption | picture)` of every caption for every picture.
 
     Args:
-        captioner: A `Captioner`, or a function from a dictionary of `annotations` and `token_ids`
-            to one of `logits`, shape `(pictures, captions, steps, vocabulary_size)`.
+        captioner: A `Captioner`.
         annotations: Array of shape `(pictures, num_regions, feature_dim)`.
         token_ids: Integer array of shape `(captions, steps + 1)`, from `<start>` to `<end>`, then
             padding.
@@ -29,17 +27,17 @@ def caption_log_probabilities(
     Returns:
         Float64 array of shape `(captions, pictures)`, in nats.
     """
+    model = ForcedDecoding(captioner)
     found = np.zeros((len(token_ids), len(annotations)))
     for c in range(0, len(token_ids), _CAPTIONS):
         rows = token_ids[c : c + _CAPTIONS]
         for p in range(0, len(annotations), _PICTURES):
             pictures = annotations[p : p + _PICTURES]
             ids = np.broadcast_to(rows, (len(pictures), *rows.shape))
-            outputs = captioner({"annotations": pictures, "token_ids": ids[..., :-1]})
-            of_words = cross_entropies(ids[..., 1:], outputs["logits"])[1]
-            of_words = ops.convert_to_numpy(of_words).astype("float64")
+            outputs = model.predict_on_batch({"annotations": pictures, "token_ids": ids})
+            of_words = np.asarray(outputs["log_probability"], "float64")
             sums = (of_words * (ids[..., 1:] != PAD_ID)).sum(axis=-1)  # (pictures, captions)
-            found[c : c + _CAPTIONS, p : p + _PICTURES] = -sums.T
+            found[c : c + _CAPTIONS, p : p + _PICTURES] = sums.T
     return found
 
 

@@ -14,6 +14,7 @@ from sat_keras.analysis.curves import (
     rank_correlation_statistics,
     word_curves,
 )
+from sat_keras.analysis.hidden_regions import HiddenRegions
 from sat_keras.analysis.measures import sameness
 from sat_keras.analysis.occlusion import occlusion_statistics
 from sat_keras.analysis.ranking import (
@@ -127,21 +128,22 @@ def _occlusion(
     orders = np.random.default_rng(0)
     parts: list[dict[str, np.ndarray]] = []
     curves: list[dict[str, np.ndarray]] = []
+    model = HiddenRegions(captioner)
     with track(len(image_ids), "Occlusion") as bar:
         for start in range(0, len(image_ids), PIXEL_BATCH):
             part = image_ids[start : start + PIXEL_BATCH]
             annotations = annotate_pictures(captioner, source, part)
             found = [captions[image_id] for image_id in part]
-            parts.append(occlusion_statistics(captioner, annotations, found, seed=generator))
+            parts.append(occlusion_statistics(model, annotations, found, seed=generator))
             # A single picture has no other one to take attention from, an ensemble no one decoder.
             if len(part) > 1 and hasattr(captioner, "decoder"):
                 words = [caption.words for caption in found]
                 parts.append(attention_worth(captioner, annotations, words))
             if start < _CURVE_PICTURES:
-                pictures, of_words = word_curves(captioner, annotations, found, seed=orders)
+                pictures, of_words = word_curves(model, annotations, found, seed=orders)
                 curves.append(of_words)
                 parts.append(curve_statistics(pictures, of_words, len(part)))
-                parts.append(rank_correlation_statistics(captioner, annotations, found))
+                parts.append(rank_correlation_statistics(model, annotations, found))
             bar.update(len(part))
     names = dict.fromkeys(name for part in parts for name in part)
     statistics = {
