@@ -154,11 +154,13 @@ class FeatureCache:
         """
         import tensorflow as tf
 
+        # AutoGraph would first translate it for a second, and it has nothing to translate.
+        read_shard = tf.autograph.experimental.do_not_convert(self._read_shard)
         positions = tf.convert_to_tensor(positions, tf.int64)
         if positions.shape.rank == 0:
-            return self._read_shard(positions)
+            return read_shard(positions)
         spec = tf.TensorSpec((self.num_regions, self.feature_dim), tf.float16)
-        return tf.map_fn(self._read_shard, positions, fn_output_signature=spec)
+        return tf.map_fn(read_shard, positions, fn_output_signature=spec)
 
     def _read_shard(self, position: Any) -> Any:
         import tensorflow as tf

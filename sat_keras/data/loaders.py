@@ -19,6 +19,10 @@ from sat_keras.data.tokenizer import PAD_ID, UNK_ID, Tokenizer
 
 _SIDES = re.compile(r"(?:^|(?<=-))(left|right)(?=(?:most|wards?|hand|handed|side)?(?:-|$))")
 
+# For functions of a pipeline without Python's `if` or `for` over tensors, which AutoGraph would
+# first translate for a second.
+_AS_IT_STANDS = tf.autograph.experimental.do_not_convert
+
 
 class Source(Protocol):
     """Reads the model's input by picture: `FeatureCache` or `PictureSource`.
@@ -155,6 +159,7 @@ def caption_batches(
             )
         in_boxes = _InBoxes(boxes, order.rows, grid_shape)
 
+    @_AS_IT_STANDS
     def assemble(x: dict, choices: tf.Tensor) -> tuple[dict, tf.Tensor, tf.Tensor]:
         inputs, targets, sample_weight = teacher_forcing(order.captions.gather(choices))
         x = {**x, "token_ids": inputs}
@@ -224,6 +229,7 @@ def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
         Dataset with the same structure. Added rows repeat the first one and have weight 0.
     """
 
+    @_AS_IT_STANDS
     def fill(x: dict, y: tf.Tensor, sample_weight: tf.Tensor) -> tuple:
         missing = -tf.shape(y)[0] % multiple
 
