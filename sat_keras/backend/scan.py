@@ -41,7 +41,10 @@ def scan(
         return row, row
 
     zero = ops.zeros_like(next(iter(start.values()))[..., :1])
-    row = [start.get(name, ops.repeat(zero, width, axis=-1)) for name, width in widths.items()]
+    row = [
+        start[name] if name in start else ops.repeat(zero, width, axis=-1)
+        for name, width in widths.items()
+    ]
     return ops.scan(body, ops.concatenate(row, axis=-1), ops.arange(steps), reverse=reverse)[1]
 
 

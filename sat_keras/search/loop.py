@@ -300,14 +300,16 @@ def select(nest: Any, indices: Any) -> Any:
         Nest of tensors of shape `(batch_size, new_beams, ...)`.
     """
 
-    def take(x: Any) -> Any:
-        batch_size, beams = ops.shape(x)[:2]
-        offsets = ops.arange(batch_size, dtype="int32")[:, None] * beams
-        # (batch, beams, ...) -> (batch * beams, ...)
-        rows = ops.reshape(x, (-1, *x.shape[2:]))
-        return ops.take(rows, offsets + ops.cast(indices, "int32"), axis=0)
-
-    return tree.map_structure(take, nest)
+    tensors = tree.flatten(nest)
+    if not tensors:
+        return nest
+    batch_size, beams = ops.shape(tensors[0])[:2]
+    offsets = ops.arange(batch_size, dtype="int32")[:, None] * beams
+    rows = offsets + ops.cast(indices, "int32")
+    # (batch, beams, ...) -> (batch * beams, ...)
+    return tree.map_structure(
+        lambda x: ops.take(ops.reshape(x, (-1, *x.shape[2:])), rows, axis=0), nest
+    )
 
 
 def to_result(hypotheses: dict[str, Any], scores: Any, records: Any, pad_id: int) -> SearchResult:
