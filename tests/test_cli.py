@@ -30,6 +30,7 @@ from sat_keras.config.config import Config
 from sat_keras.datasets import load_dataset
 from sat_keras.evaluation import PictureScores, score_captions
 from sat_keras.training import fit as training
+from sat_keras.training import pretrained
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_java")]
 
@@ -494,10 +495,17 @@ def test_a_file_as_the_output_folder_is_refused(folder, capsys):
     assert (folder / "taken").read_text() == "precious"
 
 
+@pytest.fixture(scope="module")
+def load_once():
+    """Loads a model when it is first named: captioning leaves it as it is."""
+    return functools.cache(pretrained.load_pretrained)
+
+
 @pytest.fixture
-def camera(tmp_path, monkeypatch):
+def camera(tmp_path, monkeypatch, load_once):
     """A working directory with a photo in it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "load_pretrained", load_once)
     Image.new("RGB", (40, 30), "red").save("camera.png")
     return tmp_path / "camera.png"
 
@@ -550,8 +558,7 @@ def test_what_cannot_be_written_is_said_before_any_work(
         monkeypatch.setattr("tempfile.TemporaryFile", fail)
     for name in ("evaluate.load_splits", "train.load_splits", "features.load_splits"):
         monkeypatch.setattr(f"sat_keras.cli.{name}", lambda *_, **__: pytest.fail("loaded data"))
-    pretrained = "sat_keras.training.pretrained.load_pretrained"
-    monkeypatch.setattr(pretrained, lambda *_, **__: pytest.fail("loaded a model"))
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda *_, **__: pytest.fail("loaded it"))
     commands = [
         caption_command(trained, "camera.png", "--out", "folder/figures"),
         ["evaluate", str(trained), "--out", "folder/results.json"],
