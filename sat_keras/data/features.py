@@ -170,12 +170,11 @@ class FeatureCache:
         values = tf.io.decode_raw(shard, tf.float16)
         checksum = self._checksums[position]
         remedy = ["delete this damaged file and run the extraction again. Received:", path]
-        # A shard without a checksum, of version 0.1.0, must at least be finite.
-        is_whole = tf.cond(
-            checksum >= 0,
-            lambda: tf.strings.to_hash_bucket_fast(shard, _CHECKSUMS) == checksum,
-            lambda: tf.reduce_all(tf.math.is_finite(values)),
-        )
+        is_written = tf.strings.to_hash_bucket_fast(shard, _CHECKSUMS) == checksum
+        if self._have_checksums:
+            is_whole = is_written
+        else:  # a shard without a checksum, of version 0.1.0, must at least be finite
+            is_whole = tf.where(checksum >= 0, is_written, tf.reduce_all(tf.math.is_finite(values)))
         with tf.control_dependencies([tf.debugging.Assert(is_whole, remedy)]):
             return tf.reshape(values, (self.num_regions, self.feature_dim))
 
@@ -224,6 +223,11 @@ class FeatureCache:
     def _checksums(self) -> Any:
         """Checksums of the shards, an int64 tensor of shape `(shards,)`, -1 for none."""
         return _constant([shard.checksum for shard in self._shards.values()], "int64")
+
+    @functools.cached_property
+    def _have_checksums(self) -> bool:
+        """Whether no shard is of version 0.1.0, which wrote no checksums."""
+        return all(shard.checksum >= 0 for shard in self._shards.values())
 
     @functools.cached_property
     def _masks(self) -> Any:

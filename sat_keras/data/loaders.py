@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from sat_keras.data.features import FeatureCache
 from sat_keras.data.images import load_image, picture_size
 from sat_keras.data.tokenizer import PAD_ID, UNK_ID, Tokenizer
 
@@ -171,6 +172,7 @@ def caption_batches(
     choices = choices.flat_map(tf.data.Dataset.from_tensor_slices)
     number, rows_a_batch = len(order.pictures), order.rows_a_batch
     skipped = min(first_step * rows_a_batch, number)
+    read = _as_it_stands(read, source)
     return _batch(choices.skip(skipped), read, number - skipped, rows_a_batch, assemble)
 
 
@@ -263,9 +265,9 @@ def picture_batches(
         ValueError: If there are no images, the source lacks one, or `batch_size` is below 1.
     """
     batches = input_batches(image_ids, source, batch_size)
-    return (
-        batches if "mask" in batches.element_spec else batches.map(lambda x: x[source.input_name])
-    )
+    if "mask" in batches.element_spec:
+        return batches
+    return batches.map(_AS_IT_STANDS(lambda x: x[source.input_name]))
 
 
 def input_batches(
@@ -292,7 +294,8 @@ def input_batches(
             "There must be at least one picture; is the split empty? Received: no image ids"
         )
     positions = tf.data.Dataset.from_tensor_slices(source.lookup(image_ids))
-    return _batch(positions, lambda at: _read_inputs(source, at), len(image_ids), batch_size)
+    read = _as_it_stands(lambda at: _read_inputs(source, at), source)
+    return _batch(positions, read, len(image_ids), batch_size)
 
 
 def epoch_order(
@@ -459,6 +462,11 @@ class PictureSource:
         """Returns the path at a position and whether its mirrored view is meant."""
         number = len(self._positions)
         return self._paths[position % number], position >= number
+
+
+def _as_it_stands(read: Callable, source: Source) -> Callable:
+    """Leaves AutoGraph to sources of pixels, which call functions of others, and to other ones."""
+    return _AS_IT_STANDS(read) if isinstance(source, FeatureCache) else read
 
 
 def _read_inputs(source: Source, position: tf.Tensor) -> dict[str, Any]:

@@ -299,7 +299,6 @@ def select(nest: Any, indices: Any) -> Any:
     Returns:
         Nest of tensors of shape `(batch_size, new_beams, ...)`.
     """
-
     tensors = tree.flatten(nest)
     if not tensors:
         return nest
