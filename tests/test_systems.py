@@ -48,19 +48,24 @@ def trained(request, data):
     return captioner, moments
 
 
+@pytest.fixture(scope="module")
+def source(data):
+    """The annotation vectors of all pictures."""
+    table, encoder, _, folder = data
+    return extract_features(table, encoder, folder / "features")
+
+
 def load_model(folder):
     return keras.saving.load_model(folder / "model.keras", compile=False)
 
 
-def texts(captioner, data):
-    table, encoder, _, folder = data
-    dev = table[table["split"] == "dev"]
-    source = extract_features(dev, encoder, folder / "features")
-    image_ids = dev["image_id"].unique()
+def texts(captioner, data, source):
+    table = data[0]
+    image_ids = table.loc[table["split"] == "dev", "image_id"].unique()
     return [caption.text for caption in caption_pictures(captioner, source, image_ids)]
 
 
-def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
+def test_a_shared_captioner_says_the_same(trained, data, source, tmp_path):
     captioner, _ = trained
     generator = np.random.default_rng(1)
     for weight in captioner.own_weights:  # sentences that differ between pictures
@@ -69,30 +74,27 @@ def test_a_shared_captioner_says_the_same(trained, data, tmp_path):
     save_pretrained(captioner, tmp_path / "shared")
     loaded = load_pretrained(tmp_path / "shared", encoder=False)
     assert type(loaded) is type(captioner)
-    expected = texts(captioner, data)
+    expected = texts(captioner, data, source)
     assert any(expected)
-    assert texts(loaded, data) == expected
+    assert texts(loaded, data, source) == expected
 
 
-def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data):
+def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data, source):
     captioner, moments = trained
     if moments is None:
         return
-    table, encoder, _, folder = data
-    train = table[table["split"] == "train"]
-    source = extract_features(train, encoder, folder / "features")
-    means = annotate_pictures(captioner, source, train["image_id"].unique()).mean(axis=1)
+    table = data[0]
+    image_ids = table.loc[table["split"] == "train", "image_id"].unique()
+    means = annotate_pictures(captioner, source, image_ids).mean(axis=1)
     np.testing.assert_allclose(moments[0], means.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(moments[1], means.var(axis=0), atol=1e-5)
 
 
-def test_captions_have_maps_only_where_the_model_attends(trained, data):
+def test_captions_have_maps_only_where_the_model_attends(trained, data, source):
     captioner, _ = trained
-    table, encoder, config, folder = data
-    source = extract_features(table, encoder, folder / "features")
     found = captioner.caption(annotations=annotate_pictures(captioner, source, ["dev-00000"]))[0]
     if captioner.config.system == "show-attend-tell":
-        assert found.attention.shape == (len(found.words), *config.grid_shape)
+        assert found.attention.shape == (len(found.words), *data[2].grid_shape)
     else:
         assert found.attention is None
         assert found.gate is None
