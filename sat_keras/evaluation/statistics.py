@@ -9,11 +9,12 @@ models on the same resamples (paired bootstrap), which cancels the difficulty of
 """
 
 import base64
+import functools
 import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ _STATISTICS = (*METRICS, "written_bleu")
 SAMPLES = 10_000
 
 _CHUNK = 500  # resamples at a time: 40 MB of weights for 5,000 pictures
+_REMEMBERED = 20_000_000  # most counts that are remembered, in 40 MB
 # What must be equal in compared results, and its name in error messages.
 _ALIKE = {"dataset": "data set", "split": "split", "pictures": "number of pictures"}
 
@@ -63,16 +65,36 @@ def resample(
         [Efron & Tibshirani, 1993](https://doi.org/10.1201/9780429246593), chapter 6; for BLEU
         [Koehn, 2004](https://aclanthology.org/W04-3250/).
     """
-    generator = np.random.default_rng(seed)
-    chances = np.full(pictures, 1 / pictures)
-    sizes = [min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK)]
-    draws = (generator.multinomial(pictures, chances, size).astype("float64") for size in sizes)
     scores = []
     with track(samples, "Bootstrap", "resamples") as bar:
-        for weights in draws:
-            scores.append(score(weights))
-            bar.update(len(weights))
+        for counts in _draws(pictures, samples, seed):
+            scores.append(score(counts.astype("float64")))
+            bar.update(len(counts))
     return np.concatenate(scores)
+
+
+def _draws(pictures: int, samples: int, seed: int) -> Iterable[np.ndarray]:
+    """Returns how often each picture was drawn, `(resamples, pictures)`, chunk by chunk.
+
+    An evaluation resamples the same pictures for every kind of score, and drawing takes longer than
+    most of these: a set of few pictures is remembered.
+    """
+    if pictures * samples <= _REMEMBERED:
+        return _remembered_draws(pictures, samples, seed)
+    return _draw(pictures, samples, seed)
+
+
+def _draw(pictures: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    chances = np.full(pictures, 1 / pictures)
+    for start in range(0, samples, _CHUNK):
+        yield generator.multinomial(pictures, chances, min(_CHUNK, samples - start))
+
+
+@functools.lru_cache(maxsize=1)
+def _remembered_draws(pictures: int, samples: int, seed: int) -> list[np.ndarray]:
+    kind = np.min_scalar_type(pictures)
+    return [counts.astype(kind) for counts in _draw(pictures, samples, seed)]
 
 
 def interval(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:
