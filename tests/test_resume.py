@@ -3,10 +3,9 @@
 import os
 import signal
 
-import keras
-import numpy as np
 import pandas as pd
 import pytest
+from saved import assert_same_arrays, saved_arrays
 from seeding import fix_seed
 
 from sat_keras.config.config import Config
@@ -69,13 +68,9 @@ def train(request, table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(train, tmp_path_factory):
-    """An uninterrupted training: its log and the weights of its model."""
+    """An uninterrupted training: its log and what its model's file holds."""
     folder = tmp_path_factory.mktemp("whole")
-    return train(folder), weights(folder)
-
-
-def weights(folder):
-    return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+    return train(folder), saved_arrays(folder / "model.keras")
 
 
 def signals_at(steps, number):
@@ -108,5 +103,4 @@ def test_a_stopped_training_resumes_in_the_middle_bit_for_bit(train, whole, tmp_
     pd.testing.assert_frame_equal(
         log.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
     )
-    for mine, its in zip(weights(tmp_path), model, strict=True):
-        np.testing.assert_array_equal(mine, its)
+    assert_same_arrays(tmp_path / "model.keras", model)
