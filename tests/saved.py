@@ -1,6 +1,7 @@
 """What a model's file holds, read without making the model."""
 
 import io
+import json
 import zipfile
 
 import h5py
@@ -21,6 +22,12 @@ def saved_arrays(path):
         file.visititems(read)
     assert found
     return found
+
+
+def saved_config(path):
+    """The `Config` of the captioner in a `.keras` file, as a dictionary."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))["config"]["config"]
 
 
 def assert_same_arrays(path, expected):
