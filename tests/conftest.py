@@ -1,5 +1,6 @@
 """What every test starts from: quiet logs, fixed seeds, no display, real data if there is any."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,13 @@ def pytest_collection_modifyitems(items):
     Both groups stay in the random order of pytest-randomly, which shuffles before.
     """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish():
+    """Has the garbage collector run less often, and not on the modules' million objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 10)
 
 
 @pytest.fixture(scope="module", autouse=True)
