@@ -13,7 +13,7 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "curves": ("curve_statistics", "rank_correlation_statistics", "word_curves"),
+        "curves": ("SHARES", "curve_statistics", "rank_correlation_statistics", "word_curves"),
         "forced": ("force_captions",),
         "grounding": ("caption_boxes", "ground_captions"),
         "measures": ("attention_entropy", "coverage", "sameness", "total_variation"),
