@@ -15,8 +15,9 @@ from keras import ops
 from PIL import Image
 from seeding import fix_seed
 
-from sat_keras.data import features
-from sat_keras.data.features import FeatureCache, extract_features
+from sat_keras.data import extraction
+from sat_keras.data.extraction import extract_features
+from sat_keras.data.features import FeatureCache
 from sat_keras.data.images import load_image
 from sat_keras.paper.encoder import ImageEncoder
 
@@ -45,7 +46,7 @@ class KilledError(Exception):
 def work(monkeypatch):
     """Counts the pictures encoded in `work.pictures`, and fails at `work.limit` of them."""
     work = SimpleNamespace(pictures=0, limit=np.inf)
-    compiled = features._compiled
+    compiled = extraction.compiled_encoder
 
     def counted(encoder):
         encode = compiled(encoder)
@@ -58,7 +59,7 @@ def work(monkeypatch):
 
         return count
 
-    monkeypatch.setattr(features, "_compiled", counted)
+    monkeypatch.setattr(extraction, "compiled_encoder", counted)
     return work
 
 

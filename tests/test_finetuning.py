@@ -16,7 +16,7 @@ from sat_keras.cli.inputs import load_splits
 from sat_keras.cnn.scenes import scene_cnn
 from sat_keras.cnn.split import copy_head, split
 from sat_keras.config.config import Config
-from sat_keras.data.features import extract_features
+from sat_keras.data.extraction import extract_features
 from sat_keras.data.loaders import PictureSource, caption_batches
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.datasets import load_dataset

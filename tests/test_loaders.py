@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sat_keras.backend.dense import RowDense
-from sat_keras.data.features import FeatureCache, extract_features
+from sat_keras.data.extraction import extract_features
+from sat_keras.data.features import FeatureCache
 from sat_keras.data.images import picture_errors
 from sat_keras.data.loaders import (
     PictureSource,

@@ -366,12 +366,12 @@ def test_requirements_file_agrees_with_the_package(project):
 def test_every_import_of_the_package_is_a_dependency(project):
     extras = project["project"]["optional-dependencies"]
     requirements = project["project"]["dependencies"]
-    for extra in ("eval", "heic", "app", "hub"):
+    for extra in ("eval", "heic", "app", "hub", "beam"):
         requirements = requirements + extras[extra]
     declared = {re.match(r"[\w-]+", name)[0].lower() for name in requirements}
     aliases = {
         **{"PIL": "pillow", "tensorflow_text": "tensorflow-text", "pillow_heif": "pillow-heif"},
-        "keras_hub": "keras-hub",
+        **{"keras_hub": "keras-hub", "apache_beam": "apache-beam"},
         "markupsafe": "jinja2",  # comes with it
         "h5py": "keras",  # comes with it
     }

@@ -8,7 +8,7 @@ from gradients import numpy
 from sat_keras.baselines import PictureCaptioner
 from sat_keras.baselines.systems import SYSTEMS, system_of
 from sat_keras.config import Config
-from sat_keras.data.features import extract_features
+from sat_keras.data.extraction import extract_features
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.datasets import load_dataset
 from sat_keras.training import load_pretrained, train_captioner

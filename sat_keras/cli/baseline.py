@@ -165,7 +165,7 @@ def _captions(
 ) -> tuple[Mapping[str, str], dict[str, Any], dict[str, Any]]:
     """Returns a baseline's captions of the pictures of `references`, its settings and training."""
     from sat_keras.baselines import retrieval as baselines
-    from sat_keras.data.features import extract_features
+    from sat_keras.data.extraction import extract_features
     from sat_keras.training.pretrained import make_encoder
 
     if arguments.name == "random":

@@ -228,7 +228,7 @@ def _captioner_and_source(
     arguments: argparse.Namespace, folder: Path, description: Any, table: Any, cache: Any
 ) -> tuple[Any, Any]:
     """Returns a captioner and its input: the feature cache where there is one, else pixels."""
-    from sat_keras.data.features import extract_features
+    from sat_keras.data.extraction import extract_features
     from sat_keras.data.loaders import PictureSource
     from sat_keras.training.pretrained import load_pretrained, make_encoder
 

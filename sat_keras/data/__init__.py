@@ -1,7 +1,8 @@
 """From files to tensors: pictures, words, cached annotation vectors, minibatches.
 
 Read `images`, `tokenizer`, `features`, then `loaders`, which joins them in a `tf.data` pipeline.
-`random_pictures` stands in for them where a training step is timed.
+`extraction` computes features, `beam_extraction` on many machines. `random_pictures` stands in for
+pictures where a training step is timed.
 """
 
 from sat_keras import lazy_exports
@@ -9,7 +10,9 @@ from sat_keras import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "features": ("FeatureCache", "extract_features"),
+        "beam_extraction": ("extract_features_with_beam",),
+        "extraction": ("extract_features",),
+        "features": ("FeatureCache",),
         "images": ("load_image",),
         "loaders": (
             "PictureSource",

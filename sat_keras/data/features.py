@@ -1,4 +1,4 @@
-"""Annotation vectors on disk: computed once, resumed after a kill, checked when they are read.
+"""Annotation vectors on disk, checked when they are read; `extraction` writes them.
 
 A cache folder holds one sub-folder for each encoder setting, named after it and its fingerprint::
 
@@ -16,34 +16,27 @@ one cache. There is one picture per file because `tf.io.read_file` takes two thi
 of a TFRecord.
 """
 
-import contextlib
 import functools
-import hashlib
 import os
 import re
-import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-import keras
 import numpy as np
 
-from sat_keras.backend.progress import show_progress, track
-from sat_keras.data.files import read_json, remove_partials, replacing, write_json
-from sat_keras.data.images import image_dataset, picture_errors
+from sat_keras.data.files import read_json
 
-_FORMAT = 2
-_MANIFEST = "manifest.json"
+FORMAT = 2
+MANIFEST = "manifest.json"
 _SHARD = re.compile(
     r"(?P<key>.+)\.(?P<digest>[0-9a-f]{16})"
     r"(?:\.(?P<top>\d+)-(?P<bottom>\d+)x(?P<left>\d+)-(?P<right>\d+))?"
     r"(?P<mirror>\.mirror)?(?:\.(?P<checksum>[0-9a-f]{8}))?\.f16"
 )
-_CHECKSUMS = 1 << 32  # number of checksums
+CHECKSUMS = 1 << 32  # number of checksums
 
 
 class FeatureCache:
@@ -78,12 +71,12 @@ class FeatureCache:
     ):
         self.input_name = input_name
         self.directory = _find_folder(Path(directory), encoder)
-        manifest = _read_manifest(self.directory)
+        manifest = read_manifest(self.directory)
         self.encoder = manifest["encoder"]
         self.fingerprint = manifest["fingerprint"]
         self.grid_shape = tuple(manifest["grid_shape"])
         self.feature_dim = manifest["feature_dim"]
-        self._shards, damaged = _list_shards(self.directory, self.shard_bytes)
+        self.shards, damaged = list_shards(self.directory, self.shard_bytes)
         if damaged:
             warnings.warn(
                 f"{len(damaged)} files in {self.directory} are damaged, the first one is "
@@ -91,7 +84,7 @@ class FeatureCache:
                 stacklevel=2,
             )
         self._has_mask = manifest.get("mask", False)
-        self._positions = {view: position for position, view in enumerate(self._shards)}
+        self._positions = {view: position for position, view in enumerate(self.shards)}
 
     @property
     def num_regions(self) -> int:
@@ -106,13 +99,13 @@ class FeatureCache:
     @property
     def keys(self) -> list[str]:
         """Image ids of the pictures in the cache, sorted."""
-        return sorted(view.key for view in self._shards if not view.mirrored)
+        return sorted(view.key for view in self.shards if not view.mirrored)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __contains__(self, key: Any) -> bool:
-        return _View(str(key)) in self._shards
+        return View(str(key)) in self.shards
 
     def lookup(self, keys: Iterable[str], mirror: bool = False) -> np.ndarray:
         """Returns the positions of pictures, for `read`.
@@ -127,8 +120,8 @@ class FeatureCache:
         Raises:
             ValueError: If features are missing. The message has their number and the first.
         """
-        views = [_View(str(key), bool(mirror)) for key in keys]
-        missing = [view.key for view in views if view not in self._shards]
+        views = [View(str(key), bool(mirror)) for key in keys]
+        missing = [view.key for view in views if view not in self.shards]
         if missing:
             what = "mirrored pictures" if mirror else "pictures"
             option = ", mirror=True" if mirror else ""
@@ -170,7 +163,7 @@ class FeatureCache:
         values = tf.io.decode_raw(shard, tf.float16)
         checksum = self._checksums[position]
         remedy = ["delete this damaged file and run the extraction again. Received:", path]
-        is_written = tf.strings.to_hash_bucket_fast(shard, _CHECKSUMS) == checksum
+        is_written = tf.strings.to_hash_bucket_fast(shard, CHECKSUMS) == checksum
         if self._have_checksums:
             is_whole = is_written
         else:  # a shard without a checksum, of version 0.1.0, must at least be finite
@@ -191,9 +184,6 @@ class FeatureCache:
         import tensorflow as tf
 
         return tf.gather(self._masks, positions) if self._has_mask else None
-
-    def _digest(self, view: "_View") -> str | None:
-        return self._shards[view].digest if view in self._shards else None
 
     def dataset(self, keys: Iterable[str], mirror: bool = False) -> Any:
         """Returns the features of pictures one by one.
@@ -217,23 +207,23 @@ class FeatureCache:
     @functools.cached_property
     def _paths(self) -> Any:
         """Paths of the shards, a string tensor of shape `(shards,)`."""
-        return _constant([str(shard.path) for shard in self._shards.values()], str)
+        return _constant([str(shard.path) for shard in self.shards.values()], str)
 
     @functools.cached_property
     def _checksums(self) -> Any:
         """Checksums of the shards, an int64 tensor of shape `(shards,)`, -1 for none."""
-        return _constant([shard.checksum for shard in self._shards.values()], "int64")
+        return _constant([shard.checksum for shard in self.shards.values()], "int64")
 
     @functools.cached_property
     def _have_checksums(self) -> bool:
         """Whether no shard is of version 0.1.0, which wrote no checksums."""
-        return all(shard.checksum >= 0 for shard in self._shards.values())
+        return all(shard.checksum >= 0 for shard in self.shards.values())
 
     @functools.cached_property
     def _masks(self) -> Any:
         """Region masks of the shards, a bool tensor of shape `(shards, num_regions)`."""
-        masks = np.zeros((len(self._shards), *self.grid_shape), bool)
-        for mask, shard in zip(masks, self._shards.values(), strict=True):
+        masks = np.zeros((len(self.shards), *self.grid_shape), bool)
+        for mask, shard in zip(masks, self.shards.values(), strict=True):
             top, bottom, left, right = shard.cells
             mask[top:bottom, left:right] = True
         return _constant(masks.reshape(len(masks), self.num_regions), bool)
@@ -247,90 +237,14 @@ def _constant(values: Any, dtype: Any) -> Any:
         return tf.constant(np.asarray(values, dtype))
 
 
-def extract_features(
-    pictures: Any,
-    encoder: Any,
-    directory: str | os.PathLike,
-    batch_size: int = 32,
-    mirror: bool = False,
-    allow_truncated: bool = False,
-    progress: bool = True,
-    input_name: str = "annotations",
-) -> FeatureCache:
-    """Computes the annotation vectors of pictures that the cache lacks.
-
-    To resume a run that was stopped, call the function again: at most one minibatch is computed
-    twice. New pictures are added, and a picture whose file has changed is computed again. Several
-    processes may read a cache and write to it.
-
-    Args:
-        pictures: Table (`pandas.DataFrame`) with columns `image_id` and `image` (path), several
-            rows a picture or one; or a mapping from image id to path.
-        encoder: `ImageEncoder`.
-        directory: Path of the cache folder, made if it does not exist.
-        batch_size: Integer, pictures encoded at a time.
-        mirror: Boolean, whether the picture flipped from left to right, after resizing, is
-            stored as well, for augmentation.
-        allow_truncated: Boolean, whether truncated JPEG files are used as far as they go, with a
-            warning for each. By default they are an error.
-        progress: Boolean, whether progress is shown on stderr if it takes more than two seconds.
-        input_name: As of `FeatureCache`.
-
-    Returns:
-        `FeatureCache` with the features of these pictures (and of those it had before).
-
-    Raises:
-        FileNotFoundError: If picture files are missing, before anything is computed.
-        ValueError: If a picture file is broken, or the encoder's output does not fit float16.
-        OSError: If the folder cannot be written, the disk is full (the features written so far are
-            kept), or an image id is too long for a file name.
-
-    Example:
-    >>> encoder = ImageEncoder("VGG16", resize="crop")
-    >>> cache = extract_features(table, encoder, "features")
-    >>> cache.dataset(table["image_id"].unique()).element_spec.shape
-    TensorShape([196, 512])
-
-    Reference:
-        Notebook `04_training`.
-    """
-    paths = _paths_by_key(pictures)
-    digests = _content_digests(paths)
-    folder = _prepare_folder(Path(directory), encoder)
-    cache = FeatureCache(folder, input_name=input_name)
-    views = [
-        _View(key, mirrored)
-        for mirrored in ((False, True) if mirror else (False,))
-        for key in paths
-    ]
-    views = [view for view in views if cache._digest(view) != digests[view.key]]
-    if not views:
-        return cache
-    _check_space(folder, len(views) * cache.shard_bytes)
-    batches = _view_batches(views, paths, encoder, batch_size, allow_truncated)
-    encode = _compiled(encoder)
-    with picture_errors(), show_progress(progress), track(len(views), "Features") as bar:
-        done = 0
-        for batch, sizes in batches:
-            annotations = encode(batch.numpy())
-            for view, values, size in zip(views[done:], annotations, sizes.numpy(), strict=False):
-                written = _write_shard(folder, view, digests[view.key], values, encoder, size)
-                outdated = cache._shards.get(view)  # of the picture before it changed
-                if outdated and outdated.path != written:
-                    outdated.path.unlink(missing_ok=True)
-            done += len(annotations)
-            bar.update(len(annotations))
-    return FeatureCache(folder, input_name=input_name)
-
-
-class _View(NamedTuple):
+class View(NamedTuple):
     """A picture, or the same picture mirrored."""
 
     key: str
     mirrored: bool = False
 
 
-class _Shard(NamedTuple):
+class Shard(NamedTuple):
     """The file of a view, what its name says, and the checksum, -1 for none."""
 
     path: Path
@@ -339,9 +253,9 @@ class _Shard(NamedTuple):
     cells: tuple[int, int, int, int]
 
 
-def _list_shards(folder: Path, shard_bytes: int) -> tuple[dict[_View, _Shard], list[Path]]:
+def list_shards(folder: Path, shard_bytes: int) -> tuple[dict[View, Shard], list[Path]]:
     """Returns the shards of a folder by view, and the paths of those of another size."""
-    found: dict[_View, _Shard] = {}
+    found: dict[View, Shard] = {}
     damaged: list[Path] = []
     with os.scandir(folder) as entries:
         files = [(entry.stat(), entry.name) for entry in entries if _SHARD.fullmatch(entry.name)]
@@ -351,64 +265,22 @@ def _list_shards(folder: Path, shard_bytes: int) -> tuple[dict[_View, _Shard], l
         if match is None or status.st_size != shard_bytes:
             damaged.append(folder / name)
             continue
-        view = _View(unquote(match["key"]), match["mirror"] is not None)
+        view = View(unquote(match["key"]), match["mirror"] is not None)
         top, bottom, left, right = (
             int(match[side] or 0) for side in ("top", "bottom", "left", "right")
         )
         checksum = int(match["checksum"], 16) if match["checksum"] else -1
         cells = (top, bottom, left, right)
-        found[view] = _Shard(folder / name, match["digest"], checksum, cells)
+        found[view] = Shard(folder / name, match["digest"], checksum, cells)
     return found, damaged
-
-
-def _write_shard(
-    folder: Path, view: _View, digest: str, annotations: Any, encoder: Any, size: Any
-) -> Path:
-    """Writes a shard atomically and returns its path.
-
-    It is not synchronised to disk: the size or the checksum tells what a power failure destroyed.
-    """
-    import tensorflow as tf
-
-    with np.errstate(over="ignore"):
-        annotations = annotations.astype(np.float16)
-    if not np.isfinite(annotations).all():
-        raise ValueError(
-            "The annotation vectors of a picture are not finite in float16; check the encoder's "
-            f"weights and precision. Received: image id {view.key!r}"
-        )
-    shard = annotations.tobytes()
-    cells = ""
-    if encoder.resize == "pad":
-        mask = encoder.region_mask(*size, view.mirrored).reshape(encoder.grid_shape)
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        cells = f".{rows[0]}-{rows[-1] + 1}x{columns[0]}-{columns[-1] + 1}"
-    checksum = int(tf.strings.to_hash_bucket_fast(shard, _CHECKSUMS))
-    mirrored = ".mirror" * view.mirrored
-    path = folder / f"{quote(view.key, safe='')}.{digest}{cells}{mirrored}.{checksum:08x}.f16"
-    if len(path.name) > 255:
-        raise OSError(
-            "This image id is too long for a file name of at most 255 bytes; shorten it. "
-            f"Received: {view.key!r}"
-        )
-    try:
-        with replacing(path, sync=False) as partial:
-            partial.write_bytes(shard)
-    except OSError as error:
-        raise OSError(
-            f"Could not write features to {folder}; the features written so far are kept. Check "
-            "the room on the disk and run the same command again. "
-            f"Received: {_first_line(error.__cause__ or error)}"
-        ) from error
-    return path
 
 
 def _find_folder(directory: Path, encoder: Any) -> Path:
     """Returns the sub-folder with the encoder's features."""
-    if (directory / _MANIFEST).is_file():
+    if (directory / MANIFEST).is_file():
         folders = [directory]
     else:
-        folders = [path.parent for path in sorted(directory.glob(f"*/{_MANIFEST}"))]
+        folders = [path.parent for path in sorted(directory.glob(f"*/{MANIFEST}"))]
     if not folders:
         raise FileNotFoundError(
             "There are no features in this folder; compute them with `sat-keras features` or "
@@ -424,9 +296,9 @@ def _find_folder(directory: Path, encoder: Any) -> Path:
         )
     fingerprint = encoder.fingerprint()
     for folder in folders:
-        if _read_manifest(folder)["fingerprint"] == fingerprint:
+        if read_manifest(folder)["fingerprint"] == fingerprint:
             return folder
-    found = "; ".join(_read_manifest(folder)["encoder"] for folder in folders)
+    found = "; ".join(read_manifest(folder)["encoder"] for folder in folders)
     raise ValueError(
         f"The features in {directory} are of another encoder ({found}); use that encoder, or "
         "compute this one's with `extract_features(table, encoder, directory)`, which keeps both. "
@@ -434,22 +306,23 @@ def _find_folder(directory: Path, encoder: Any) -> Path:
     )
 
 
-def _read_manifest(folder: Path) -> dict:
-    path = folder / _MANIFEST
+def read_manifest(folder: Path) -> dict:
+    """Reads and checks the manifest of an encoder's folder."""
+    path = folder / MANIFEST
     try:
         manifest = read_json(path)
         version = manifest["format"]
-        if version == _FORMAT:
+        if version == FORMAT:
             _check_manifest(manifest)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"This manifest is damaged; delete {folder} and compute its features again. "
-            f"Received: {str(path)!r} ({type(error).__name__}: {_first_line(error)})"
+            f"Received: {str(path)!r} ({type(error).__name__}: {first_line(error)})"
         ) from error
-    if version != _FORMAT:
+    if version != FORMAT:
         raise ValueError(
             f"These features are of another version of sat_keras; delete {folder} and compute them "
-            f"again. Received: format {version!r} in {str(path)!r}, expected {_FORMAT}"
+            f"again. Received: format {version!r} in {str(path)!r}, expected {FORMAT}"
         )
     return manifest
 
@@ -463,107 +336,6 @@ def _check_manifest(manifest: dict) -> None:
         raise ValueError("encoder and fingerprint must be strings")
 
 
-def _prepare_folder(directory: Path, encoder: Any) -> Path:
-    """Makes the encoder's sub-folder and its manifest, and removes damaged shards."""
-    layer = encoder.layer or "output"
-    fingerprint = encoder.fingerprint()
-    name = f"{encoder.cnn_name}-{layer}-{encoder.resize}{encoder.image_size}-{fingerprint}"
-    folder = directory if directory.name == name else directory / name
-    manifest = {
-        "format": _FORMAT,
-        "encoder": encoder.describe(),
-        "fingerprint": fingerprint,
-        "grid_shape": list(encoder.grid_shape),
-        "feature_dim": encoder.feature_dim,
-        "dtype": "float16",
-        **({"mask": True} if encoder.resize == "pad" else {}),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not _has_manifest(folder, manifest):
-            write_json(folder / _MANIFEST, manifest, checksum=True)
-    except OSError as error:
-        raise OSError(
-            "Cannot write to the features folder; check that it is a folder, its permissions and "
-            f"the room on its disk. Received: {str(directory)!r} ({error.strerror})"
-        ) from error
-    shard_bytes = encoder.num_regions * encoder.feature_dim * np.dtype(np.float16).itemsize
-    for path in _list_shards(folder, shard_bytes)[1]:
-        path.unlink(missing_ok=True)
-    remove_partials(folder)
-    return folder
-
-
-def _has_manifest(folder: Path, manifest: dict) -> bool:
-    """Returns whether the folder has this manifest, which other processes may be reading."""
-    with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged one is rewritten
-        return _read_manifest(folder) == manifest
-    return False
-
-
-def _paths_by_key(pictures: Any) -> dict[str, str]:
-    """Returns the path by image id, from a table or a mapping."""
-    if not isinstance(pictures, Mapping):
-        pictures = dict(zip(pictures["image_id"], pictures["image"], strict=True))
-    return {str(key): os.fspath(path) for key, path in pictures.items()}
-
-
-def _content_digests(paths: dict[str, str]) -> dict[str, str]:
-    """Returns a hash of each picture file's bytes by image id."""
-    missing = [path for path in paths.values() if not os.path.isfile(path)]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(paths)} picture files are missing; check the folder of the "
-            f"data set, or take them out of the table. Received: {missing[0]!r}"
-        )
-
-    def digest(path: str) -> str:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(paths, pool.map(digest, paths.values()), strict=True))
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"These features need {needed / 1e9:.2f} GB of disk, and {free / 1e9:.2f} GB are free; "
-            f"make room, or choose another folder. Received: {str(folder)!r}"
-        )
-
-
-def _view_batches(
-    views: list[_View],
-    paths: dict[str, str],
-    encoder: Any,
-    batch_size: int,
-    allow_truncated: bool,
-) -> Any:
-    """Returns batches of resized pictures, flipped where the view is mirrored, and their sizes."""
-    import tensorflow as tf
-
-    images = image_dataset(
-        [paths[view.key] for view in views],
-        lambda image: (encoder.resize_images(image), tf.shape(image)[:2]),
-        allow_truncated=allow_truncated,
-    )
-    mirrored = tf.data.Dataset.from_tensor_slices([view.mirrored for view in views])
-    # Flipped after resizing, so that both views are crops of the same pixels.
-    images = tf.data.Dataset.zip((images, mirrored)).map(
-        lambda resized, flip: (tf.where(flip, resized[0][:, ::-1], resized[0]), resized[1])
-    )
-    return images.batch(batch_size).prefetch(2)
-
-
-def _compiled(encoder: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the encoder as a compiled function from NumPy to NumPy, on every backend."""
-    size = encoder.image_size
-    model = keras.Sequential([keras.Input((size, size, 3), dtype="uint8"), encoder])
-    # JAX compiles with XLA only; TensorFlow's convolutions are faster on a CPU without it.
-    model.compile(jit_compile=keras.backend.backend() == "jax")
-    return model.predict_on_batch
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, at most 200 characters."""
     return str(error).strip().split("\n")[0][:200]

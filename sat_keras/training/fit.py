@@ -14,7 +14,7 @@ from sat_keras.backend.devices import Devices
 from sat_keras.baselines.systems import system_of
 from sat_keras.captioning.model import CaptionModel
 from sat_keras.config.config import Config
-from sat_keras.data.features import extract_features
+from sat_keras.data.extraction import extract_features
 from sat_keras.data.images import load_image, picture_errors
 from sat_keras.data.loaders import (
     PictureSource,
