@@ -14,7 +14,7 @@ from PIL import Image
 from sat_keras.backend.dense import RowDense
 from sat_keras.data.extraction import extract_features
 from sat_keras.data.features import FeatureCache
-from sat_keras.data.images import picture_errors
+from sat_keras.data.images import image_dataset, picture_errors
 from sat_keras.data.loaders import (
     PictureSource,
     caption_batches,
@@ -458,3 +458,15 @@ def test_missing_pictures_are_counted_and_the_first_is_named(pictures):
     source = PictureSource(pictures.iloc[:0], crop)
     with pytest.raises(ValueError, match="lacks 2 of 2 pictures.*Received: image id 'id0'"):
         caption_batches(pictures, tokenizer, source)
+
+
+def test_no_pipeline_has_the_thread_that_tunes_it(batches, source, pictures):
+    """TensorFlow may wait for it where an iterator ends, for up to a minute."""
+    pipelines = [
+        batches(),
+        pad_rows(batches(), 4),
+        picture_batches(["id1", "id0"], source),
+        image_dataset(pictures["image"]),
+    ]
+    for pipeline in pipelines:
+        assert pipeline.options().autotune.enabled is False

@@ -2,7 +2,7 @@
 
 Read `images`, `tokenizer`, `features`, then `loaders`, which joins them in a `tf.data` pipeline.
 `extraction` computes features, `beam_extraction` on many machines. `random_pictures` stands in for
-pictures where a training step is timed.
+pictures where a training step is timed; `pipeline` has an option of all pipelines.
 """
 
 from sat_keras import lazy_exports

@@ -28,6 +28,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from sat_keras.data.files import read_json
+from sat_keras.data.pipeline import without_tuning
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -202,7 +203,8 @@ class FeatureCache:
         import tensorflow as tf
 
         positions = tf.data.Dataset.from_tensor_slices(self.lookup(keys, mirror))
-        return positions.map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        features = positions.map(self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return without_tuning(features)
 
     @functools.cached_property
     def _paths(self) -> Any:

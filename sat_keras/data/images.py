@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sat_keras.data.pipeline import without_tuning
+
 # No PostScript, which Pillow hands to another program, and no formats that nobody photographs in.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "HEIF")
 MAX_FILE_BYTES = 1 << 30
@@ -136,7 +138,8 @@ def image_dataset(
     paths = tf.constant([os.fspath(path) for path in paths], tf.string)
     dataset = tf.data.Dataset.from_tensor_slices(paths)
     # Pillow releases Python's global lock, so that parallel calls run in parallel.
-    return dataset.map(read, num_parallel_calls or tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(read, num_parallel_calls or tf.data.AUTOTUNE, deterministic=True)
+    return without_tuning(dataset)
 
 
 @contextlib.contextmanager

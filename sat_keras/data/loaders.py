@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from sat_keras.data.features import FeatureCache
 from sat_keras.data.images import load_image, picture_size
+from sat_keras.data.pipeline import without_tuning
 from sat_keras.data.tokenizer import PAD_ID, UNK_ID, Tokenizer
 
 _SIDES = re.compile(r"(?:^|(?<=-))(left|right)(?=(?:most|wards?|hand|handed|side)?(?:-|$))")
@@ -642,7 +643,7 @@ def _batch(
     if assemble is not None:
         batches = batches.map(assemble)
     batches = batches.apply(tf.data.experimental.assert_cardinality(-(-number // batch_size)))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return without_tuning(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _check_batch_size(batch_size: int) -> None:
