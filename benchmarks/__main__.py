@@ -26,6 +26,7 @@ PARTS = {
     "strongest": ("benchmarks.training", "--part", "against_the_strongest", "--rounds", "8"),
     "searching": ("benchmarks.searching",),
     "strongest_search": ("benchmarks.searching", "--strongest"),
+    "search_roofline": ("benchmarks.searching", "--roofline", "--rounds", "5"),
     "loading": ("benchmarks.loading",),
     "features": ("benchmarks.encoding",),
     "starting": ("benchmarks.starting",),

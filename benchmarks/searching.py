@@ -2,7 +2,8 @@
 
 The loop does the same search with the same weights as the PyTorch tutorial does, and like that
 looks for as many captions as there are beams. `--strongest` compares with `strongest_search`, which
-searches for all pictures of a batch at once, eagerly and compiled.
+searches for all pictures of a batch at once, eagerly and compiled; `--roofline` with the time that
+the search's matrix products take alone.
 """
 
 import argparse
@@ -12,13 +13,14 @@ import time
 
 import numpy as np
 
-from benchmarks.measure import REPOSITORY, run_part, spread
+from benchmarks.measure import REPOSITORY, in_turns, repeated, run_part, spread
 from sat_keras.training.fit import SEARCH_BATCH
 from sat_keras.training.pretrained import load_pretrained
 
 PRETRAINED = "flickr8k-soft-vgg16"
 BEAMS = 5
 BATCH = SEARCH_BATCH
+STEPS = 20  # of the matrix products, which one call times
 SAMPLE = REPOSITORY / "outputs" / "benchmarks" / "sample.npy"
 LARGE_SAMPLE = SAMPLE.with_name("sample-of-batches.npy")
 
@@ -107,6 +109,61 @@ def against_the_strongest(rounds, batches):
     }
 
 
+def against_the_roofline(rounds, batches):
+    """Returns what share of captioning's time its matrix products take at the rate of their shapes.
+
+    Counted are the products of the steps that the captions have, and those of a batch, its keys and
+    the projected vocabulary. Search takes more steps: a caption is best when no other can reach it.
+    """
+    from benchmarks.data import dev_captions, dev_features
+    from sat_keras.training.fit import caption_pictures
+
+    features = dev_features()
+    image_ids = list(dev_captions()["image_id"].unique()[: batches * BATCH])
+    captioner = load_pretrained(PRETRAINED, encoder=False)
+    of_step, of_batch = products(captioner)
+    found = {}
+
+    def search():
+        found["captions"] = caption_pictures(captioner, features, image_ids, beam_size=BEAMS)
+
+    seconds = in_turns({"search": search, "step": of_step, "batch": of_batch}, rounds, pause=1.0)
+    steps = sum(len(caption.words) + 1 for caption in found["captions"])
+    ideal = steps / BATCH * seconds["step"] / STEPS + batches * seconds["batch"]
+    return {"beam_vs_roofline": spread(ideal / seconds["search"])}
+
+
+def products(captioner):
+    """Returns functions that compute the matrix products of `STEPS` steps, and of a batch."""
+    import tensorflow as tf
+
+    config, words = captioner.config, captioner.vocabulary_size
+    rows, regions, features = BATCH * BEAMS, config.num_regions, config.feature_dim
+    hidden, embedding, attention = config.hidden_dim, config.embedding_dim, config.attention_dim
+
+    def product(rows, width, columns, *batch):
+        left, right = (
+            tf.random.normal((*batch, *shape)) for shape in ((rows, width), (width, columns))
+        )
+        return lambda: tf.matmul(left, right)
+
+    step = [
+        product(rows, hidden, attention + 1 + 4 * hidden),  # query, gate and LSTM
+        product(BEAMS, regions, features, BATCH),  # context
+        product(rows, features, 4 * hidden),  # context to LSTM
+        product(rows, hidden, embedding),  # deep output
+        product(rows, features, embedding),
+        product(rows, embedding, words),
+    ]
+    batch = [
+        product(BATCH * regions, features, attention),  # keys
+        product(words, embedding, 4 * hidden),  # words to LSTM
+    ]
+    return [
+        repeated(lambda run=run: [f() for f in run], n) for run, n in ((step, STEPS), (batch, 1))
+    ]
+
+
 def strongest_alone(captioner, annotations, backend="inductor"):
     """Captions batches by `strongest_search`, eagerly and compiled; returns seconds and captions.
 
@@ -154,6 +211,7 @@ def main(arguments=None):
     parser.add_argument("--loop", action="store_true", help="the loop on the sample, for itself")
     parser.add_argument("--strongest", action="store_true", help="compare with the strongest")
     parser.add_argument("--strongest-alone", action="store_true", help="it alone on its sample")
+    parser.add_argument("--roofline", action="store_true", help="compare with its products")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=30, help="pictures of the loop's sample")
     parser.add_argument("--batches", type=int, default=5, help="of 64, the strongest's sample")
@@ -164,6 +222,9 @@ def main(arguments=None):
         return
     if options.strongest:
         print(json.dumps(against_the_strongest(options.rounds, options.batches)))
+        return
+    if options.roofline:
+        print(json.dumps(against_the_roofline(options.rounds, options.batches)))
         return
     if options.loop:
         captioner = load_pretrained(PRETRAINED, encoder=False)

@@ -85,6 +85,11 @@ ROWS = (
     ),
     ("same captions as that", "-", ("100%", "beam_same_captions_strongest", SHARE)),
     (
+        "the same search, float32",
+        "its matrix products, at the rate of their shapes, for the captions' words",
+        (">= 60%", "beam_vs_roofline", SHARE),
+    ),
+    (
         "the same in bfloat16",
         "PyTorch, picture by picture",
         ("", "beam_vs_loop_bfloat16", TIMES),

@@ -162,8 +162,7 @@ def test_nothing_to_hide_for():
 def test_many_words_are_decoded_in_batches(monkeypatch):
     """Words in several batches drop as much as in one, however they are sorted."""
     rows = REGIONS * WORDS
-    monkeypatch.setattr(hidden_regions, "_NUMBERS", 256 * rows)
-    assert hidden_regions.rows_at_a_time(ANNOTATIONS, 4) == 64
+    monkeypatch.setattr(hidden_regions, "_NUMBERS", 64 * rows)
     captions = looking_at(4, 40 * TEXTS)
     found = occlusion_statistics(
         OneRegion(4), np.tile(ANNOTATIONS, (40, 1, 1)), captions, share=1 / REGIONS

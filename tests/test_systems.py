@@ -11,7 +11,7 @@ from sat_keras.config import Config
 from sat_keras.data.extraction import extract_features
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.datasets import load_dataset
-from sat_keras.training import load_pretrained, train_captioner
+from sat_keras.training import captioning, load_pretrained, train_captioner
 from sat_keras.training.captioning import annotate_pictures, caption_pictures
 from sat_keras.training.pretrained import copy_captioner, make_encoder, save_pretrained
 
@@ -77,6 +77,24 @@ def test_a_shared_captioner_says_the_same(trained, data, source, tmp_path):
     expected = texts(captioner, data, source)
     assert any(expected)
     assert texts(loaded, data, source) == expected
+
+
+def test_all_batches_of_a_search_have_one_size(trained, data, source, monkeypatch):
+    """Pictures repeat in the last one, since another size would be compiled anew."""
+    captioner, _ = trained
+    image_ids = data[0]["image_id"].unique()
+    expected = [caption.text for caption in caption_pictures(captioner, source, image_ids)]
+    sizes, make = [], captioning.search_inputs
+
+    def counted(*arguments):
+        batches = make(*arguments)
+        sizes.extend(len(next(iter(batch.values()))) for batch in batches)
+        return batches
+
+    monkeypatch.setattr(captioning, "search_inputs", counted)
+    monkeypatch.setattr(captioning, "SEARCH_BATCH", 3)
+    found = [caption.text for caption in caption_pictures(captioner, source, image_ids)]
+    assert (found, sizes) == (expected, [3, 3])
 
 
 def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data, source):

@@ -5,7 +5,8 @@ Read `measures` and `pointing` first, `statistics` turns them into scores of a s
 `hidden_regions` decodes, and `curves` hides them in order and singly. `forced` decodes given
 captions, `phrases` and `phrase_scores` measure attention on the phrases of Flickr30k Entities,
 `worth` replaces attention, `ranking` asks which picture a caption describes, `word_maps` compares
-attention with word detectors. `summary` collects all scores; `search_tree` records a beam search.
+attention with word detectors. `decoding` is what the models of these share. `summary` collects all
+scores; `search_tree` records a beam search.
 """
 
 from sat_keras import lazy_exports

@@ -10,7 +10,6 @@ from sat_keras.analysis.hidden_regions import (
     HiddenRegions,
     caption_tokens,
     log_probabilities,
-    rows_at_a_time,
     word_log_probabilities,
 )
 from sat_keras.captioning.caption import Caption
@@ -57,25 +56,17 @@ def word_curves(
     words = _words(captions)
     num_regions = annotations.shape[1]
     counts = np.round(np.multiply(shares, num_regions)).astype(int)
-    curves = {name: np.zeros((len(words), len(shares))) for name in CURVES}
     # Drawn for all words at once, so that the curves do not depend on the size of the batches.
     ties = generator.random((len(words), num_regions))
-    orders = generator.permuted(np.tile(np.arange(num_regions), (len(words), 1)), axis=1)
-    size = rows_at_a_time(annotations, len(CURVES) * len(shares))
-    for start in range(0, len(words), size):
-        part = words[start : start + size]
-        weights = np.stack([captions[p].attention[t].ravel() for p, t in part])
-        by_weight = np.lexsort((ties[start : start + size], -weights))
-        # (shares, words, regions): whether a region is among the first k of the order
-        first = [
-            np.argsort(order) < counts[:, None, None]
-            for order in (by_weight, orders[start : start + size])
-        ]
-        is_hidden = np.concatenate([first[0], first[1], ~first[0], ~first[1]])
-        log_p = word_log_probabilities(model, annotations, is_hidden, tokens, part, size)
-        found = np.exp(log_p).reshape(len(CURVES), len(shares), -1).swapaxes(1, 2)
-        for name, values in zip(CURVES, found, strict=True):
-            curves[name][start : start + size] = values
+    at_random = generator.permuted(np.tile(np.arange(num_regions), (len(words), 1)), axis=1)
+    weights = np.array([captions[p].attention[t].ravel() for p, t in words])
+    by_weight = np.lexsort((ties, -weights.reshape(ties.shape)))
+    # (shares, words, regions): whether a region is among the first k of the order
+    first = [np.argsort(order) < counts[:, None, None] for order in (by_weight, at_random)]
+    is_hidden = np.concatenate([first[0], first[1], ~first[0], ~first[1]])
+    log_p = word_log_probabilities(model, annotations, is_hidden, tokens, words)
+    found = np.exp(log_p).reshape(len(CURVES), len(shares), -1).swapaxes(1, 2)
+    curves = dict(zip(CURVES, found, strict=True))
     return np.array([p for p, _ in words], int), curves
 
 
@@ -135,22 +126,18 @@ def rank_correlation_statistics(
     height, width = captions[words[0][0]].attention.shape[1:]
     # (blocks, regions)
     blocks = _blocks(height, width, block or max(1, min(height, width) // 7))
-    correlations, of_words = [], []
-    size = rows_at_a_time(annotations, len(blocks))
-    # Captions of equal length together: a batch has as many steps as its longest caption.
-    order = sorted(range(len(captions)), key=lambda picture: len(tokens[picture]))
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
-        is_hidden = np.repeat(blocks[:, None], len(part), axis=1)
-        token_ids = [tokens[picture] for picture in part]
-        log_p = log_probabilities(model, annotations[part], is_hidden, token_ids, size)
-        for row, picture in enumerate(part):
-            for t, weights in enumerate(captions[picture].attention):
-                correlations.append(_spearman(blocks @ weights.ravel(), -log_p[:, row, t]))
-                of_words.append(picture)
+    pictures = [picture for picture in range(len(captions)) for _ in blocks]
+    is_hidden = np.tile(blocks, (len(captions), 1))
+    token_ids = [tokens[picture] for picture in pictures]
+    log_p = log_probabilities(model, annotations, pictures, is_hidden, token_ids)
+    log_p = log_p.reshape(len(captions), len(blocks), -1)
+    correlations = [
+        _spearman(blocks @ captions[p].attention[t].ravel(), -log_p[p, :, t]) for p, t in words
+    ]
+    of_words = np.array([p for p, _ in words])
     is_ranked = np.isfinite(correlations)
-    ranked = np.array(correlations)[is_ranked], np.array(of_words)[is_ranked]
-    return {"rank_correlation": _sums(*ranked, len(captions))}
+    ranked = np.array(correlations)[is_ranked]
+    return {"rank_correlation": _sums(ranked, of_words[is_ranked], len(captions))}
 
 
 def _words(captions: Sequence[Caption]) -> list[tuple[int, int]]:

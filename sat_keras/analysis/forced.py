@@ -3,25 +3,26 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
+from sat_keras.analysis.decoding import Decoding
 from sat_keras.backend.devices import one_device
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.data.images import picture_errors
-from sat_keras.data.loaders import input_batches
+from sat_keras.data.loaders import PictureSource, input_batches
 from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.loss import cross_entropies
 from sat_keras.training.captioning import PIXEL_BATCH
 
+_BATCH = 32  # pictures decoded at a time from a cache
 # Steps are padded to a multiple, since each number of steps may be compiled anew.
 _STEPS = 8
 
 
-class ForcedDecoding(keras.Model):
-    """A captioner's forced decoding as a model, so that `predict_on_batch` compiles it.
+class ForcedDecoding(Decoding):
+    """A captioner's forced decoding, compiled by `predict_on_batch`.
 
     Args:
         captioner: A `Captioner`.
@@ -35,12 +36,6 @@ class ForcedDecoding(keras.Model):
         `(batch_size, captions, steps)`, and of the captioner's `attention_weights` and `gate` if it
         has attention.
     """
-
-    def __init__(self, captioner: Captioner) -> None:
-        super().__init__()
-        self.captioner = captioner
-        self.built = True
-        self.compile(jit_compile=keras.backend.backend() == "jax")
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         token_ids = inputs["token_ids"]
@@ -81,13 +76,14 @@ def force_captions(
     number = max(map(len, captions.values()))
     model = ForcedDecoding(captioner)
     found: dict[str, list[Caption]] = {}
+    size = PIXEL_BATCH if isinstance(source, PictureSource) else _BATCH
     with track(len(image_ids), "Forced decoding") as bar, picture_errors(), one_device():
         for start, inputs in zip(
-            range(0, len(image_ids), PIXEL_BATCH),
-            input_batches(image_ids, source, PIXEL_BATCH),
+            range(0, len(image_ids), size),
+            input_batches(image_ids, source, size),
             strict=True,
         ):
-            part = image_ids[start : start + PIXEL_BATCH]
+            part = image_ids[start : start + size]
             padded = _pad([token_ids[i] for i in part], number)
             # Arrays, which every backend takes: tf.data yields TensorFlow's tensors.
             arrays = {name: np.asarray(x) for name, x in inputs.items()}

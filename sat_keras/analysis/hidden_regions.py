@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
+from sat_keras.analysis.decoding import Decoding
 from sat_keras.backend.devices import one_device
 from sat_keras.captioning.caption import Caption
 from sat_keras.data.tokenizer import PAD_ID, START_ID
@@ -18,8 +18,8 @@ _NUMBERS = 64 * 196 * 512
 _STEPS = 4
 
 
-class HiddenRegions(keras.Model):
-    """Forced decoding of pictures with hidden regions, as a model that `predict_on_batch` compiles.
+class HiddenRegions(Decoding):
+    """Forced decoding of pictures with hidden regions, compiled by `predict_on_batch`.
 
     The annotation vector of a hidden region is replaced by the mean of the picture's.
 
@@ -29,43 +29,24 @@ class HiddenRegions(keras.Model):
             `logits`, shape `(rows, 1, steps, vocabulary_size)`.
 
     Call arguments:
-        inputs: Dictionary of `annotations`, `(batch_size, num_regions, feature_dim)`, `is_hidden`,
-            bool `(batch_size, variants, num_regions)`, and `token_ids`, from `<start>` on,
-            `(batch_size, steps + 1)`.
+        inputs: Dictionary of `annotations`, `(pictures, num_regions, feature_dim)`, and for each
+            row the number of its `picture`, `(rows,)`, `is_hidden`, bool `(rows, num_regions)`, and
+            `token_ids`, from `<start>` on, `(rows, steps + 1)`.
 
     Returns:
-        Tensor of shape `(batch_size, variants, steps)`, `log p` of every token after the first.
+        Tensor of shape `(rows, steps)`, `log p` of every token after the first.
     """
 
-    def __init__(self, captioner: Any) -> None:
-        super().__init__()
-        self.captioner = captioner
-        self.built = True
-        self.compile(jit_compile=keras.backend.backend() == "jax")
-
-    @classmethod
-    def of(cls, captioner: Any) -> "HiddenRegions":
-        """Returns the model of a captioner, or what is given if it is such a model already.
-
-        Each model compiles anew: share one between calls of the functions that take it.
-        """
-        return captioner if isinstance(captioner, cls) else cls(captioner)
-
     def call(self, inputs: Mapping[str, Any]) -> Any:
-        annotations, is_hidden = inputs["annotations"], inputs["is_hidden"]
-        variants = ops.shape(is_hidden)[1]
+        annotations = inputs["annotations"]
         mean = ops.mean(ops.cast(annotations, "float32"), axis=1, keepdims=True)
         mean = ops.cast(mean, annotations.dtype)
-        # (batch, variants, regions, features)
-        hidden = ops.where(is_hidden[..., None], mean[:, None], annotations[:, None])
-        # (batch, variants, ...) -> (batch * variants, ...)
-        hidden = ops.reshape(hidden, (-1, *annotations.shape[1:]))
-        # The same caption for all variants: (batch, steps + 1) -> (batch * variants, 1, steps + 1)
-        token_ids = inputs["token_ids"][:, None] + ops.zeros_like(is_hidden[..., :1], "int32")
-        token_ids = ops.reshape(token_ids, (-1, 1, ops.shape(token_ids)[-1]))
+        whole, mean = (ops.take(x, inputs["picture"], axis=0) for x in (annotations, mean))
+        # (rows, regions, features)
+        hidden = ops.where(inputs["is_hidden"][..., None], mean, whole)
+        token_ids = inputs["token_ids"][:, None]
         outputs = self.captioner({"annotations": hidden, "token_ids": token_ids[..., :-1]})
-        log_p = -cross_entropies(token_ids[..., 1:], outputs["logits"])[1]
-        return ops.reshape(log_p, (-1, variants, ops.shape(log_p)[-1]))
+        return -cross_entropies(token_ids[..., 1:], outputs["logits"])[1][:, 0]
 
 
 def caption_tokens(model: HiddenRegions, captions: Sequence[Caption]) -> list[list[int]]:
@@ -79,53 +60,52 @@ def caption_tokens(model: HiddenRegions, captions: Sequence[Caption]) -> list[li
     return [[START_ID, *(ids[word] for word in caption.words)] for caption in captions]
 
 
-def rows_at_a_time(annotations: np.ndarray, variants: int) -> int:
-    """Returns how many pictures or words to decode at a time, to bound the memory.
-
-    Args:
-        annotations: Array of shape `(pictures, num_regions, feature_dim)`.
-        variants: Integer, sets of hidden regions of each row.
-    """
-    return max(1, _NUMBERS // (variants * int(np.prod(np.shape(annotations)[1:]))))
-
-
 def log_probabilities(
     model: HiddenRegions,
     annotations: np.ndarray,
+    pictures: Sequence[int],
     is_hidden: np.ndarray,
     token_ids: Sequence[Sequence[int]],
-    rows: int,
 ) -> np.ndarray:
     """Computes the log-probability of every word of captions of pictures with hidden regions.
 
     Args:
         model: The compiled `HiddenRegions`.
         annotations: Array of shape `(pictures, num_regions, feature_dim)`.
-        is_hidden: Boolean array of shape `(variants, pictures, num_regions)`.
-        token_ids: Token ids of each picture's caption, with `<start>`.
-        rows: Integer, rows to pad the batch to, so that all batches have one shape.
+        pictures: The number of each row's picture.
+        is_hidden: Boolean array of shape `(rows, num_regions)`.
+        token_ids: Token ids of each row's caption, with `<start>`.
 
     Returns:
-        Array of shape `(variants, pictures, steps)`, in nats; `steps` is that of the longest
-        caption or more, and what follows a caption's end means nothing.
+        Array of shape `(rows, steps)`, in nats, where `steps` is the words of the longest caption.
+        What follows a caption's end is NaN.
     """
-    longest = max(len(ids) - 1 for ids in token_ids)
-    steps = _STEPS * max(1, -(-longest // _STEPS))
-    padded = np.full((len(token_ids), steps + 1), PAD_ID, "int32")
-    for row, ids in zip(padded, token_ids, strict=True):
-        row[: len(ids)] = ids
-    # Variants that are equal in all rows, such as those that hide nothing, are decoded once.
-    different, variant = np.unique(is_hidden, axis=0, return_inverse=True)
-    at = np.arange(max(rows, len(padded))) % len(padded)
-    with one_device():
-        found = model.predict_on_batch(
-            {
-                "annotations": np.asarray(annotations)[at],
-                "is_hidden": different.swapaxes(0, 1)[at],
-                "token_ids": padded[at],
-            }
-        )
-    return np.asarray(found)[: len(padded), variant.ravel()].swapaxes(0, 1)
+    keys = zip(pictures, map(bytes, is_hidden), map(tuple, token_ids), strict=True)
+    first: dict[Any, int] = {}
+    same_as = [first.setdefault(key, row) for row, key in enumerate(keys)]  # decoded once
+    found = np.full((len(token_ids), max(map(len, token_ids), default=1) - 1), np.nan)
+    # Captions of equal length together: a batch has as many steps as its longest caption.
+    order = sorted(set(same_as), key=lambda row: len(token_ids[row]))
+    size = max(1, _NUMBERS // int(np.prod(annotations.shape[1:])))
+    size = min(size, 1 << max(0, len(order) - 1).bit_length())  # few sizes to compile
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        steps = _STEPS * max(1, -(-(len(token_ids[rows[-1]]) - 1) // _STEPS))
+        padded = np.full((size, steps + 1), PAD_ID, "int32")
+        for line, row in zip(padded, rows, strict=False):
+            line[: len(token_ids[row])] = token_ids[row]
+        at = np.resize(rows, size)
+        inputs = {
+            "annotations": annotations,
+            "picture": np.asarray(pictures, "int32")[at],
+            "is_hidden": is_hidden[at],
+            "token_ids": padded,
+        }
+        with one_device():
+            log_p = np.asarray(model.predict_on_batch(inputs))
+        for row, values in zip(rows, log_p, strict=False):
+            found[row, : len(token_ids[row]) - 1] = values[: len(token_ids[row]) - 1]
+    return found[same_as]
 
 
 def word_log_probabilities(
@@ -134,7 +114,6 @@ def word_log_probabilities(
     is_hidden: np.ndarray,
     tokens: Sequence[Sequence[int]],
     words: Sequence[tuple[int, int]],
-    rows: int,
 ) -> np.ndarray:
     """Computes the log-probability of single words, each with regions of its own hidden.
 
@@ -144,13 +123,15 @@ def word_log_probabilities(
         is_hidden: Boolean array of shape `(variants, words, num_regions)`.
         tokens: Token ids of each picture's caption, with `<start>`.
         words: Picture and step, from 0, of each word: the word of step `t` is token `t + 1`.
-        rows: Integer, as of `log_probabilities`.
 
     Returns:
         Array of shape `(variants, words)`, in nats.
     """
-    pictures, steps = map(list, zip(*words, strict=True))
+    variants = len(is_hidden)
     # A word needs no tokens after its own.
-    token_ids = [tokens[picture][: step + 2] for picture, step in words]
-    log_p = log_probabilities(model, annotations[pictures], is_hidden, token_ids, rows)
-    return log_p[:, np.arange(len(steps)), steps]
+    token_ids = [tokens[picture][: step + 2] for picture, step in words] * variants
+    pictures = [picture for picture, _ in words] * variants
+    rows = is_hidden.reshape(-1, is_hidden.shape[-1])  # (variants * words, regions)
+    log_p = log_probabilities(model, annotations, pictures, rows, token_ids)
+    steps = np.array([step for _, step in words] * variants, int)
+    return log_p[np.arange(len(steps)), steps].reshape(variants, len(words))

@@ -12,7 +12,6 @@ import numpy as np
 from sat_keras.analysis.hidden_regions import (
     HiddenRegions,
     caption_tokens,
-    rows_at_a_time,
     word_log_probabilities,
 )
 from sat_keras.captioning.caption import Caption
@@ -20,9 +19,6 @@ from sat_keras.captioning.caption import Caption
 # Share of a picture's regions that is hidden.
 OCCLUDED_SHARE = 0.1
 CHOICES = ("attended", "random", "least")
-
-# A word: its picture, its step (from 0) and the regions to hide by choice.
-Row = tuple[int, int, dict[str, np.ndarray]]
 
 
 def occlusion_statistics(
@@ -81,46 +77,32 @@ def occlusion_statistics(
     model = HiddenRegions.of(captioner)
     tokens = caption_tokens(model, captions)
     generator = np.random.default_rng(seed)
-    rows: list[Row] = [
-        (picture, step, _hidden_regions(weights.ravel(), share, generator))
+    words = [
+        (picture, step)
         for picture, caption in enumerate(captions)
-        for step, weights in enumerate(caption.attention)
+        for step in range(len(caption.words))
     ]
-    rows.sort(key=lambda row: row[1])  # a word needs no steps after its own
-    sums = {name: np.zeros((len(captions), 2)) for name in (*CHOICES, "difference")}
-    size = rows_at_a_time(annotations, 1 + len(CHOICES))
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        drops = _drops(model, annotations, tokens, batch, size)
-        drops["difference"] = drops["attended"] - drops["random"]
-        for name, values in drops.items():
-            np.add.at(sums[name], [row[0] for row in batch], np.stack([values, values**0], axis=-1))
+    # 0 hides nothing, the others are by choice.
+    is_hidden = np.zeros((1 + len(CHOICES), len(words), annotations.shape[1]), bool)
+    for row, (picture, step) in enumerate(words):
+        weights = captions[picture].attention[step].ravel()
+        for variant, regions in enumerate(_hidden_regions(weights, share, generator), start=1):
+            is_hidden[variant, row, regions] = True
+    of_words = word_log_probabilities(model, annotations, is_hidden, tokens, words)
+    drops = dict(zip(CHOICES, of_words[0] - of_words[1:], strict=True))
+    drops["difference"] = drops["attended"] - drops["random"]
+    sums = {name: np.zeros((len(captions), 2)) for name in drops}
+    for name, values in drops.items():
+        np.add.at(sums[name], [p for p, _ in words], np.stack([values, values**0], axis=-1))
     named = {f"occlusion_{name}": sums[name] for name in CHOICES}
     return {**named, "faithfulness": sums["difference"]}
 
 
 def _hidden_regions(
     weights: np.ndarray, share: float, generator: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Returns the regions `(k,)` to hide, by choice."""
+) -> tuple[np.ndarray, ...]:
+    """Returns the regions `(k,)` to hide, in the order of `CHOICES`."""
     count = max(1, round(share * len(weights)))
     by_weight = np.lexsort((generator.random(len(weights)), weights))
     at_random = generator.choice(len(weights), count, replace=False)
-    return {"attended": by_weight[-count:], "random": at_random, "least": by_weight[:count]}
-
-
-def _drops(
-    model: HiddenRegions,
-    annotations: np.ndarray,
-    tokens: Sequence[list[int]],
-    rows: Sequence[Row],
-    size: int,
-) -> dict[str, np.ndarray]:
-    """Returns the drop of the log-probability of each row's word in nats, `(rows,)` by choice."""
-    is_hidden = np.zeros((1 + len(CHOICES), len(rows), annotations.shape[1]), bool)
-    for row, (_, _, hidden) in enumerate(rows):
-        for i, choice in enumerate(CHOICES, start=1):  # 0 hides nothing
-            is_hidden[i, row, hidden[choice]] = True
-    words = [(picture, step) for picture, step, _ in rows]
-    of_words = word_log_probabilities(model, annotations, is_hidden, tokens, words, size)
-    return dict(zip(CHOICES, of_words[0] - of_words[1:], strict=True))
+    return by_weight[-count:], at_random, by_weight[:count]

@@ -23,7 +23,7 @@ from sat_keras.analysis.ranking import (
     ranks_of_pictures,
 )
 from sat_keras.analysis.statistics import attention_scores, attention_statistics
-from sat_keras.analysis.worth import attention_worth
+from sat_keras.analysis.worth import KeyedDecoding, attention_worth
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.paper.captioner import Captioner
@@ -129,16 +129,18 @@ def _occlusion(
     parts: list[dict[str, np.ndarray]] = []
     curves: list[dict[str, np.ndarray]] = []
     model = HiddenRegions(captioner)
+    # An ensemble has no one decoder.
+    keyed = KeyedDecoding(captioner) if hasattr(captioner, "decoder") else None
     with track(len(image_ids), "Occlusion") as bar:
         for start in range(0, len(image_ids), PIXEL_BATCH):
             part = image_ids[start : start + PIXEL_BATCH]
             annotations = annotate_pictures(captioner, source, part)
             found = [captions[image_id] for image_id in part]
             parts.append(occlusion_statistics(model, annotations, found, seed=generator))
-            # A single picture has no other one to take attention from, an ensemble no one decoder.
-            if len(part) > 1 and hasattr(captioner, "decoder"):
+            # A single picture has no other one to take attention from.
+            if len(part) > 1 and keyed is not None:
                 words = [caption.words for caption in found]
-                parts.append(attention_worth(captioner, annotations, words))
+                parts.append(attention_worth(keyed, annotations, words))
             if start < _CURVE_PICTURES:
                 pictures, of_words = word_curves(model, annotations, found, seed=orders)
                 curves.append(of_words)

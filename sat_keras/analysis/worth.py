@@ -1,13 +1,36 @@
 """What attention is worth: the log-probability lost where the decoder looks elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from sat_keras.analysis.decoding import Decoding
+from sat_keras.backend.devices import one_device
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID
 from sat_keras.paper.loss import cross_entropies
+
+
+class KeyedDecoding(Decoding):
+    """Forced decoding with given keys, compiled by `predict_on_batch`.
+
+    Args:
+        captioner: A `Captioner`.
+
+    Call arguments:
+        inputs: Dictionary of `annotations` and `keys`, as `decoder.read_annotations` returns them,
+            and `token_ids` from `<start>` to `<end>`, shape `(batch_size, steps + 1)`.
+
+    Returns:
+        Tensor of shape `(batch_size, steps)`, `log p` of every token after the first.
+    """
+
+    def call(self, inputs: Mapping[str, Any]) -> Any:
+        token_ids = inputs["token_ids"][:, None]  # (batch, 1, steps + 1)
+        decode = self.captioner.decoder.decode
+        logits = decode(token_ids[..., :-1], inputs["annotations"], inputs["keys"])["logits"]
+        return -cross_entropies(token_ids[..., 1:], logits)[1][:, 0]
 
 
 def attention_worth(
@@ -27,7 +50,7 @@ def attention_worth(
     attention weights.
 
     Args:
-        captioner: A `Captioner` with a tokenizer.
+        captioner: A `Captioner` with a tokenizer, or its `KeyedDecoding`.
         annotations: Array of shape `(pictures, num_regions, feature_dim)`, two pictures or more.
         captions: The words of each picture's caption.
         seed: Integer, seed of the permutations.
@@ -48,11 +71,12 @@ def attention_worth(
             "Another picture's attention needs two pictures or more. "
             f"Received: {len(captions)} pictures"
         )
+    model = KeyedDecoding.of(captioner)
+    captioner = model.captioner
     steps = captioner.config.max_length + 2
     token_ids = _token_ids(captioner.tokenizer.get_vocabulary(), captions, steps)
-    decoder = captioner.decoder
-    annotations, keys = decoder.read_annotations(annotations)
-    keys = ops.convert_to_numpy(keys)
+    read = captioner.decoder.read_annotations(annotations)
+    annotations, keys = (ops.convert_to_numpy(x) for x in read)
     generator = np.random.default_rng(seed)
     order = generator.permuted(np.tile(np.arange(keys.shape[1]), (len(keys), 1)), axis=1)
     others = {
@@ -62,10 +86,9 @@ def attention_worth(
     }
 
     def log_probability(keys: np.ndarray) -> np.ndarray:
-        inputs = token_ids[:, None, :-1]  # (batch, 1, steps)
-        logits = decoder.decode(inputs, annotations, keys)["logits"][:, 0]
-        of_words = cross_entropies(token_ids[:, 1:], logits)[1]
-        return -ops.convert_to_numpy(of_words).astype("float64")
+        inputs = {"annotations": annotations, "keys": keys, "token_ids": token_ids}
+        with one_device():
+            return np.asarray(model.predict_on_batch(inputs), "float64")
 
     is_word = token_ids[:, 1:] != PAD_ID
     own = log_probability(keys)

@@ -34,11 +34,15 @@ def caption_pictures(
     Returns:
         List of `Caption`, one per picture.
     """
-    with picture_errors(), track(len(image_ids), "Search") as bar:
-        inputs = search_inputs(source, image_ids)
+    number, batch_size = len(image_ids), _batch_size(source)
+    # Each size of a batch is compiled anew, which takes seconds: pictures repeat in the last one.
+    repeated = list(image_ids)[: -number % batch_size] if number > batch_size else []
+    with picture_errors(), track(number, "Search") as bar:
+        inputs = search_inputs(source, [*image_ids, *repeated])
         model = caption_search(captioner, **search)
-        advance = AdvanceBar(bar, len(image_ids), len(inputs))
-        return captioner.read(model.predict(inputs, verbose=0, callbacks=[advance]))
+        advance = AdvanceBar(bar, number, len(inputs))
+        found = model.predict(inputs, verbose=0, callbacks=[advance])
+        return captioner.read({name: x[:number] for name, x in found.items()})
 
 
 def annotate_pictures(captioner: CaptionModel, source: Any, image_ids: Sequence[str]) -> np.ndarray:
@@ -77,8 +81,11 @@ def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
         source: `FeatureCache` or `PictureSource`.
         image_ids: Sequence of image ids.
     """
-    is_pixels = isinstance(source, PictureSource)
-    return input_batches(image_ids, source, PIXEL_BATCH if is_pixels else SEARCH_BATCH)
+    return input_batches(image_ids, source, _batch_size(source))
+
+
+def _batch_size(source: Any) -> int:
+    return PIXEL_BATCH if isinstance(source, PictureSource) else SEARCH_BATCH
 
 
 class AdvanceBar(keras.callbacks.Callback):
