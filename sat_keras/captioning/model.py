@@ -516,10 +516,12 @@ class CaptionModel(keras.Model):
         if mask is not None:
             inputs["mask"] = np.asarray(mask, "bool")
         model = caption_search(self, **search)
-        if number <= BATCH_SIZE:  # to make a data set takes longer than to search a few captions
-            found = model.predict_on_batch(inputs)
-        else:
-            found = model.predict(inputs, batch_size=BATCH_SIZE, verbose=0)
+        # Each size of a batch is compiled anew: pictures repeat in the last one.
+        size = min(number, BATCH_SIZE)
+        rows = (np.arange(number + -number % size) % number).reshape(-1, size)
+        # Without a data set, which takes longer to make than a few captions to search.
+        parts = [model.predict_on_batch({key: x[at] for key, x in inputs.items()}) for at in rows]
+        found = {name: np.concatenate([part[name] for part in parts])[:number] for name in parts[0]}
         captions = self.read(found, shown)
         return captions[0] if is_one else captions
 

@@ -47,6 +47,8 @@ def extract_features_with_beam(
             it once. It must be importable in the workers (a function of a module, or a
             `functools.partial` of one) and return an encoder of equal weights at every call.
         options: Beam's pipeline options as on a command line, such as `["--runner=FlinkRunner"]`.
+            On this machine two processes work with
+            `["--direct_num_workers=2", "--direct_running_mode=multi_processing"]`.
 
     Returns:
         `FeatureCache` with the features of these pictures.
@@ -57,8 +59,7 @@ def extract_features_with_beam(
 
     Example:
     >>> make = functools.partial(ImageEncoder, "VGG16", weights="imagenet")
-    >>> two = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-    >>> cache = extract_features_with_beam(table, make, "features", options=two)
+    >>> cache = extract_features_with_beam(table, make, "features")
 
     Reference:
         [Runners of Apache Beam](https://beam.apache.org/documentation/runners/capability-matrix/).
