@@ -30,7 +30,7 @@ help:  ## show this list
 venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
 
 test: lint unit processes  ## check style, format and types, then run all tests and the notebooks
-	"$(BIN)/python" -m pytest --nbval notebooks
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile --nbval notebooks
 
 unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TESTS=tests/test_search.py)
 	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not processes" -p no:nbval $(TESTS)
