@@ -184,7 +184,7 @@ def source(monkeypatch):
             yield {"annotations": source.batch(image_ids[start : start + size])}
 
     monkeypatch.setattr(forced, "input_batches", batches)
-    monkeypatch.setattr(forced, "PIXEL_BATCH", 1)
+    monkeypatch.setattr(forced, "_BATCH", 1)
     return Annotations(["7_abc", "8_def", "9_ghi"])
 
 

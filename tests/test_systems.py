@@ -86,8 +86,8 @@ def test_all_batches_of_a_search_have_one_size(trained, data, source, monkeypatc
     expected = [caption.text for caption in caption_pictures(captioner, source, image_ids)]
     sizes, make = [], captioning.search_inputs
 
-    def counted(*arguments):
-        batches = make(*arguments)
+    def counted(*arguments, **options):
+        batches = make(*arguments, **options)
         sizes.extend(len(next(iter(batch.values()))) for batch in batches)
         return batches
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from sat_keras.backend.devices import one_device
+
 
 class Decoding(keras.Model):
     """A captioner's decoding as a model, so that `predict_on_batch` compiles it.
@@ -17,6 +19,11 @@ class Decoding(keras.Model):
         self.captioner = captioner
         self.built = True
         self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Decodes a batch, on one device; see `keras.Model.predict_on_batch`."""
+        with one_device():
+            return super().predict_on_batch(x)
 
     @classmethod
     def of(cls, captioner: Any) -> Any:

@@ -7,14 +7,13 @@ import numpy as np
 from keras import ops
 
 from sat_keras.analysis.decoding import Decoding
-from sat_keras.backend.devices import one_device
 from sat_keras.backend.progress import track
 from sat_keras.captioning.caption import Caption
 from sat_keras.data.images import picture_errors
-from sat_keras.data.loaders import PictureSource, input_batches
+from sat_keras.data.loaders import input_batches
 from sat_keras.paper.captioner import Captioner
 from sat_keras.paper.loss import cross_entropies
-from sat_keras.training.captioning import PIXEL_BATCH
+from sat_keras.training.captioning import batch_size
 
 _BATCH = 32  # pictures decoded at a time from a cache
 # Steps are padded to a multiple, since each number of steps may be compiled anew.
@@ -76,8 +75,8 @@ def force_captions(
     number = max(map(len, captions.values()))
     model = ForcedDecoding(captioner)
     found: dict[str, list[Caption]] = {}
-    size = PIXEL_BATCH if isinstance(source, PictureSource) else _BATCH
-    with track(len(image_ids), "Forced decoding") as bar, picture_errors(), one_device():
+    size = batch_size(source, _BATCH)
+    with track(len(image_ids), "Forced decoding") as bar, picture_errors():
         for start, inputs in zip(
             range(0, len(image_ids), size),
             input_batches(image_ids, source, size),

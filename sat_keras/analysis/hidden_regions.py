@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from sat_keras.analysis.decoding import Decoding
-from sat_keras.backend.devices import one_device
 from sat_keras.captioning.caption import Caption
 from sat_keras.data.tokenizer import PAD_ID, START_ID
 from sat_keras.paper.loss import cross_entropies
@@ -82,7 +81,8 @@ def log_probabilities(
     """
     keys = zip(pictures, map(bytes, is_hidden), map(tuple, token_ids), strict=True)
     first: dict[Any, int] = {}
-    same_as = [first.setdefault(key, row) for row, key in enumerate(keys)]  # decoded once
+    # Rows that are equal, such as those that hide nothing, are decoded once.
+    same_as = [first.setdefault(key, row) for row, key in enumerate(keys)]
     found = np.full((len(token_ids), max(map(len, token_ids), default=1) - 1), np.nan)
     # Captions of equal length together: a batch has as many steps as its longest caption.
     order = sorted(set(same_as), key=lambda row: len(token_ids[row]))
@@ -101,8 +101,7 @@ def log_probabilities(
             "is_hidden": is_hidden[at],
             "token_ids": padded,
         }
-        with one_device():
-            log_p = np.asarray(model.predict_on_batch(inputs))
+        log_p = np.asarray(model.predict_on_batch(inputs))
         for row, values in zip(rows, log_p, strict=False):
             found[row, : len(token_ids[row]) - 1] = values[: len(token_ids[row]) - 1]
     return found[same_as]

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from sat_keras.analysis.decoding import Decoding
-from sat_keras.backend.devices import one_device
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID
 from sat_keras.paper.loss import cross_entropies
 
@@ -87,8 +86,7 @@ def attention_worth(
 
     def log_probability(keys: np.ndarray) -> np.ndarray:
         inputs = {"annotations": annotations, "keys": keys, "token_ids": token_ids}
-        with one_device():
-            return np.asarray(model.predict_on_batch(inputs), "float64")
+        return np.asarray(model.predict_on_batch(inputs), "float64")
 
     is_word = token_ids[:, 1:] != PAD_ID
     own = log_probability(keys)

@@ -14,16 +14,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from sat_keras.data.features import FeatureCache
 from sat_keras.data.images import load_image, picture_size
 from sat_keras.data.pipeline import without_tuning
 from sat_keras.data.tokenizer import PAD_ID, UNK_ID, Tokenizer
 
 _SIDES = re.compile(r"(?:^|(?<=-))(left|right)(?=(?:most|wards?|hand|handed|side)?(?:-|$))")
-
-# For functions of a pipeline without Python's `if` or `for` over tensors, which AutoGraph would
-# first translate for a second.
-_AS_IT_STANDS = tf.autograph.experimental.do_not_convert
 
 
 class Source(Protocol):
@@ -161,7 +156,6 @@ def caption_batches(
             )
         in_boxes = _InBoxes(boxes, order.rows, grid_shape)
 
-    @_AS_IT_STANDS
     def assemble(x: dict, choices: tf.Tensor) -> tuple[dict, tf.Tensor, tf.Tensor]:
         inputs, targets, sample_weight = teacher_forcing(order.captions.gather(choices))
         x = {**x, "token_ids": inputs}
@@ -173,7 +167,6 @@ def caption_batches(
     choices = choices.flat_map(tf.data.Dataset.from_tensor_slices)
     number, rows_a_batch = len(order.pictures), order.rows_a_batch
     skipped = min(first_step * rows_a_batch, number)
-    read = _as_it_stands(read, source)
     return _batch(choices.skip(skipped), read, number - skipped, rows_a_batch, assemble)
 
 
@@ -232,7 +225,6 @@ def pad_rows(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
         Dataset with the same structure. Added rows repeat the first one and have weight 0.
     """
 
-    @_AS_IT_STANDS
     def fill(x: dict, y: tf.Tensor, sample_weight: tf.Tensor) -> tuple:
         missing = -tf.shape(y)[0] % multiple
 
@@ -268,7 +260,7 @@ def picture_batches(
     batches = input_batches(image_ids, source, batch_size)
     if "mask" in batches.element_spec:
         return batches
-    return batches.map(_AS_IT_STANDS(lambda x: x[source.input_name]))
+    return batches.map(lambda x: x[source.input_name])
 
 
 def input_batches(
@@ -295,8 +287,7 @@ def input_batches(
             "There must be at least one picture; is the split empty? Received: no image ids"
         )
     positions = tf.data.Dataset.from_tensor_slices(source.lookup(image_ids))
-    read = _as_it_stands(lambda at: _read_inputs(source, at), source)
-    return _batch(positions, read, len(image_ids), batch_size)
+    return _batch(positions, lambda at: _read_inputs(source, at), len(image_ids), batch_size)
 
 
 def epoch_order(
@@ -463,11 +454,6 @@ class PictureSource:
         """Returns the path at a position and whether its mirrored view is meant."""
         number = len(self._positions)
         return self._paths[position % number], position >= number
-
-
-def _as_it_stands(read: Callable, source: Source) -> Callable:
-    """Leaves AutoGraph to sources of pixels, which call functions of others, and to other ones."""
-    return _AS_IT_STANDS(read) if isinstance(source, FeatureCache) else read
 
 
 def _read_inputs(source: Source, position: tf.Tensor) -> dict[str, Any]:

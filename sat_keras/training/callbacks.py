@@ -22,7 +22,8 @@ class DevScores(keras.callbacks.Callback):
     them must come after this one.
 
     Args:
-        images: Data set of the dev pictures for `predict`, in order, without captions.
+        images: Data set of the dev pictures for `predict`, in order, without captions. Pictures
+            after the last reference are ignored.
         references: Dictionary from image id to the list of the picture's captions, in the same
             order.
         **search: Arguments of `CaptionSearch`.
@@ -46,7 +47,7 @@ class DevScores(keras.callbacks.Callback):
         with track(pictures, "Search of dev pictures") as bar:
             advance = AdvanceBar(bar, pictures, len(self.images))
             found = self.search.predict(self.images, verbose=0, callbacks=[advance])
-        captions = self.model.read(found)
+        captions = self.model.read({name: x[:pictures] for name, x in found.items()})
         texts = [caption.text for caption in captions]
         candidates = dict(zip(self.references, texts, strict=True))
         scores = score_captions(candidates, self.references, ["coco"], ("bleu", "cider"))["coco"]

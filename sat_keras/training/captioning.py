@@ -34,11 +34,9 @@ def caption_pictures(
     Returns:
         List of `Caption`, one per picture.
     """
-    number, batch_size = len(image_ids), _batch_size(source)
-    # Each size of a batch is compiled anew, which takes seconds: pictures repeat in the last one.
-    repeated = list(image_ids)[: -number % batch_size] if number > batch_size else []
+    number = len(image_ids)
     with picture_errors(), track(number, "Search") as bar:
-        inputs = search_inputs(source, [*image_ids, *repeated])
+        inputs = search_inputs(source, image_ids, repeat=True)
         model = caption_search(captioner, **search)
         advance = AdvanceBar(bar, number, len(inputs))
         found = model.predict(inputs, verbose=0, callbacks=[advance])
@@ -74,18 +72,30 @@ def references_of(table: pd.DataFrame) -> dict[str, list[str]]:
     return table.groupby("image_id", sort=False)["caption"].agg(list).to_dict()
 
 
-def search_inputs(source: Any, image_ids: Sequence[str]) -> Any:
+def search_inputs(source: Any, image_ids: Sequence[str], repeat: bool = False) -> Any:
     """Returns a `tf.data.Dataset` of batches of pictures for `CaptionSearch.predict`.
 
     Args:
         source: `FeatureCache` or `PictureSource`.
         image_ids: Sequence of image ids.
+        repeat: Boolean, whether pictures repeat in the last batch of several, so that all have one
+            size. Each size is compiled anew, which takes seconds.
     """
-    return input_batches(image_ids, source, _batch_size(source))
+    number, size = len(image_ids), batch_size(source)
+    repeated = list(image_ids)[: -number % size] if repeat and number > size else []
+    return input_batches([*image_ids, *repeated], source, size)
 
 
-def _batch_size(source: Any) -> int:
-    return PIXEL_BATCH if isinstance(source, PictureSource) else SEARCH_BATCH
+def batch_size(source: Any, from_cache: int | None = None) -> int:
+    """Returns how many pictures of a source to decode at a time, few if the CNN reads them.
+
+    Args:
+        source: `FeatureCache` or `PictureSource`.
+        from_cache: Integer, pictures of a `FeatureCache`, `SEARCH_BATCH` by default.
+    """
+    if isinstance(source, PictureSource):
+        return PIXEL_BATCH
+    return from_cache or SEARCH_BATCH
 
 
 class AdvanceBar(keras.callbacks.Callback):

@@ -385,7 +385,7 @@ def _dev_callbacks(
     else:
         picture = {source.input_name: source.read(source.lookup([shown["image_id"]])).numpy()}
     scoring = [
-        DevScores(search_inputs(source, list(references)), references),
+        DevScores(search_inputs(source, list(references), repeat=True), references),
         *([ShowCaption(picture, references[shown["image_id"]])] if verbose else []),
         keras.callbacks.LambdaCallback(on_epoch_end=checkpoint.save_best),
     ]
