@@ -96,7 +96,7 @@ def make_app(captioners: Mapping[str, CaptionModel]) -> Any:
                 note = gr.Markdown(elem_id="note")
                 others = gr.Dataframe(
                     headers=["caption", "log p a word, nats"],
-                    label="All captions of the beam, the best first",
+                    label="All captions of the beam, by log p / words ** length penalty",
                     interactive=False,
                     wrap=True,
                     elem_id="beam",
