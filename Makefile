@@ -22,24 +22,24 @@ export MPLBACKEND = Agg
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit processes coverage torture demo table1-scenes notebooks bench lab lint clean
+.PHONY: help venv test unit integration coverage torture demo table1-scenes notebooks bench lab lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.test-installed  ## create the virtual environment, with the tests' requirements
 
-test: lint unit processes  ## check style, format and types, then run all tests and the notebooks
+test: lint unit integration  ## check style, format and types, then run all tests and the notebooks
 	"$(BIN)/python" -m pytest -n 2 --dist loadfile --nbval notebooks
 
 unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TESTS=tests/test_search.py)
-	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not processes" -p no:nbval $(TESTS)
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not integration" -p no:nbval $(TESTS)
 
-processes: $(VENV)/.test-installed  ## run the tests that start processes of their own: JAX, PyTorch, programs
-	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m processes -p no:nbval
+integration: $(VENV)/.test-installed  ## run whole trainings, commands, other backends and programs
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m integration -p no:nbval
 
 coverage: $(VENV)/.test-installed  ## run the unit tests and measure the lines and branches they reach
-	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not processes" -p no:nbval \
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not integration" -p no:nbval \
 		--cov=sat_keras --cov-report=term-missing:skip-covered
 
 torture: $(VENV)/.test-installed  ## kill, fill disks, flip bits; write the table of docs/reliability.md

@@ -51,13 +51,16 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def seeded_backend():
-    """Seeds the backend's own generators, on which no result in the tests depends.
+    """Seeds the backend's own generators, on which no result depends, and keeps tracebacks whole.
 
     A test file that needs Keras has imported it by now; one that does not is spared the seconds
     that importing TensorFlow takes.
     """
     if "keras" in sys.modules:
-        sys.modules["keras"].utils.set_random_seed(SEED)
+        keras = sys.modules["keras"]
+        keras.utils.set_random_seed(SEED)
+        # Keras wraps every call of a layer for it, which takes a twentieth of the suite.
+        keras.config.disable_traceback_filtering()
 
 
 @pytest.fixture(autouse=True)

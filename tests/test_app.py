@@ -37,7 +37,7 @@ def page(pixel_captioner):
         app.close()
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_a_photo_is_described_and_a_word_shows_where_it_looked(page, pixel_captioner, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype("uint8")
     Image.fromarray(pixels).save(tmp_path / "photo.png")

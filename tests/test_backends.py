@@ -109,7 +109,7 @@ def here(tmp_path_factory):
     return path, results(path)
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_other_backends_compute_and_learn_the_same(backend, here, tmp_path):
     if backend == keras.backend.backend():

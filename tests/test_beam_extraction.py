@@ -18,7 +18,7 @@ beam = pytest.importorskip("apache_beam")
 
 from sat_keras.data.beam_extraction import extract_features_with_beam  # noqa: E402
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.integration
 
 TWO_WORKERS = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -84,7 +84,6 @@ def test_a_broken_picture_is_named(table, processes, tmp_path):
         extract(table, processes, tmp_path / "beam")
 
 
-@pytest.mark.processes
 def test_two_workers_write_one_cache(table, processes, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     logging.getLogger("apache_beam").setLevel(logging.ERROR)

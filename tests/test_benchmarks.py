@@ -236,7 +236,7 @@ def test_profile_tells_operations_apart(event, kind):
     assert profile.kind(event) == kind
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_accelerator_runs_without_tensorflow():
     script = (

@@ -101,7 +101,7 @@ def test_13_a_model_without_an_encoder_needs_a_signature(case):
         runpy.run_path("run.py")
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_14_float64_captions(case, repository):
     """In a process of its own: the float type is Keras's for the whole process."""
     case("14-float64")

@@ -32,7 +32,7 @@ from sat_keras.evaluation import PictureScores, score_captions
 from sat_keras.training import fit as training
 from sat_keras.training import pretrained
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_java")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_java")]
 
 PICTURES = 4
 

@@ -39,6 +39,7 @@ def test_a_keras_file_loads_and_captions_the_same(name):
     check(captioner.caption(images=images), expected)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", EXPECTED["pretrained"])
 def test_a_pretrained_captioner_captions_the_same(name):
     captioner = load_pretrained(name, encoder=False)

@@ -156,13 +156,11 @@ def test_every_word_of_a_caption_is_ranked_as_if_alone():
             ids = np.array([2, *(IDS[word] for word in caption.words)])
             correlations = []
             for t, weights in enumerate(caption.attention):
-                log_p = []
-                for region in range(REGIONS):
-                    hidden = ANNOTATIONS[i : i + 1].copy()
-                    hidden[0, region] = ANNOTATIONS[i].mean(axis=0)
-                    inputs = {"annotations": hidden, "token_ids": ids[None, None, : t + 1]}
-                    logits = ops.convert_to_numpy(captioner(inputs)["logits"])[0, 0, t]
-                    log_p.append(log_softmax(logits)[ids[t + 1]])
+                hidden = np.stack([ANNOTATIONS[i]] * REGIONS)
+                hidden[np.diag_indices(REGIONS)] = ANNOTATIONS[i].mean(axis=0)
+                token_ids = np.stack([ids[None, : t + 1]] * REGIONS)
+                logits = captioner({"annotations": hidden, "token_ids": token_ids})["logits"]
+                log_p = log_softmax(ops.convert_to_numpy(logits)[:, 0, t])[:, ids[t + 1]]
                 correlations.append(stats.spearmanr(weights.ravel(), np.negative(log_p)).statistic)
             np.testing.assert_allclose(sums, [sum(correlations), len(ids) - 1], rtol=1e-6)
 

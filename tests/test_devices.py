@@ -102,7 +102,7 @@ def train_with_everything_random():
             np.testing.assert_array_equal(first.numpy(), second.numpy(), variable.path)
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_learn_what_one_does(backend, tmp_path):
     if importlib.util.find_spec(backend) is None:

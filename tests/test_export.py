@@ -30,7 +30,7 @@ print(json.dumps({
 """
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.integration,
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports of TensorFlow"),
 ]
 
@@ -54,7 +54,6 @@ def model(pixel_captioner, tmp_path_factory):
     return str(pixel_captioner.save_to_preset(folder, encoder_weights=None))
 
 
-@pytest.mark.processes
 def test_a_saved_model_needs_no_sat_keras(pixel_captioner, pictures, expected, tmp_path):
     pixel_captioner.export(tmp_path / "exported")
     np.save(tmp_path / "pictures.npy", pictures)

@@ -240,6 +240,7 @@ def train(table, out, features, **changes):
     return encoder, keras.saving.load_model(out / "model.keras", compile=False)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("warm_up", [0, 1])
 def test_a_training_saves_the_layers_that_it_trains(warm_up, table, cache, tmp_path):
     """Unless it ends with the warm-up."""
@@ -323,6 +324,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_the_command_line_trains_evaluates_captions_and_exports(run, no_java, monkeypatch):
     """Evaluation reads the cache, captioning pixels."""
     monkeypatch.chdir(run)
@@ -344,6 +346,7 @@ def test_the_command_line_trains_evaluates_captions_and_exports(run, no_java, mo
         assert [" ".join(caption.words) for caption in found] == list(texts.values())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("options", "in_model"),
     [

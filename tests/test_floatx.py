@@ -30,7 +30,7 @@ print("done")
 """
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_float64(repository):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -8,7 +8,7 @@ from benchmarks.gradient_noise import gradient_samples
 from sat_keras.config.config import Config
 from sat_keras.paper.captioner import Captioner
 
-pytestmark = [pytest.mark.graph, pytest.mark.long]
+pytestmark = [pytest.mark.graph, pytest.mark.integration]
 
 DRAWS = 100
 

@@ -124,6 +124,7 @@ def test_command_writes_and_prints_the_figures(folder, monkeypatch, capsys):
         assert results[judges] == human_agreement(folder, judges, ["bleu"])
 
 
+@pytest.mark.integration
 def test_experts_agree_with_the_metrics_as_published(flickr8k_text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # to unpack into, where the archive's folder cannot be written
     found = human_agreement(flickr8k_text, "expert")

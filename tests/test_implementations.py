@@ -93,7 +93,7 @@ def test_outputs_and_gradients_are_equal_in_half_precision(options, precision):
     assert_equal(options, precision)
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_they_are_equal_on_other_backends(backend):
     if backend == keras.backend.backend():

@@ -49,7 +49,7 @@ def theirs():
     return 100 * corpus, 100 * np.array(each)
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_meteor_equals_the_toolkits(theirs):
     candidates = [*tokens_of(CANDIDATES), [], []]
     references = [*map(tokens_of, REFERENCES), [["a", "dog"], []], [[]]]

@@ -401,7 +401,7 @@ def test_figures_are_html_images(notebook):
             assert "image/png" not in output.get("data", {}), cell
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_exported_page_describes_every_image(notebook):
     """`jupyter nbconvert --to html` keeps the alternative text of figures, widgets and diagrams."""
     nbconvert = pytest.importorskip("nbconvert")

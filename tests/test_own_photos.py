@@ -20,7 +20,7 @@ COLOURS = ("red", "lime", "blue", "white")
 
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.integration,
     # Where the captions file names no splits, which warns.
     pytest.mark.filterwarnings("ignore:.* names no splits:UserWarning"),
 ]

@@ -199,6 +199,7 @@ def at_the_first_step(config, table, folder):
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_measuring_leaves_no_trace(kind, table, tmp_path, choose):
     """A training with "auto" starts as the one with the precision that was chosen."""
@@ -217,6 +218,7 @@ def test_measuring_leaves_no_trace(kind, table, tmp_path, choose):
         assert len(list((tmp_path / "features").iterdir())) == 1
 
 
+@pytest.mark.integration
 def test_a_training_with_auto_is_the_one_with_what_was_chosen(table, tmp_path, choose):
     """Bit for bit, to its log and its model."""
     auto = CONFIG.replace(precision="auto", epochs=1)
@@ -231,6 +233,7 @@ def test_a_training_with_auto_is_the_one_with_what_was_chosen(table, tmp_path, c
     assert_same_arrays(one, saved_arrays(other))
 
 
+@pytest.mark.integration
 def test_a_resumed_training_does_not_measure(table, tmp_path, choose, capsys):
     chosen = choose("mixed_bfloat16")
     config = CONFIG.replace(precision="auto")
@@ -286,6 +289,7 @@ OPTIONS = ("--dataset", "scenes", "--preset", "tiny", "--limit", "2", "--precisi
 OPTIONS += ("--features", "features", "--epochs", "1", "--max-length", "3", "--beam-size", "1")
 
 
+@pytest.mark.integration
 def test_every_file_of_a_training_names_the_precision(tmp_path, monkeypatch, choose, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)
@@ -312,6 +316,7 @@ def test_every_file_of_a_training_names_the_precision(tmp_path, monkeypatch, cho
     assert read_description("out")["config"].precision == "mixed_bfloat16"
 
 
+@pytest.mark.integration
 def test_a_training_from_before_auto_keeps_its_precision(tmp_path):
     """The same command, whose preset has become "auto", resumes a training of version 0.1.0."""
     old = Config.flickr8k().replace(precision="mixed_bfloat16")

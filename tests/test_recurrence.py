@@ -339,7 +339,7 @@ def test_lstm_is_keras():
     np.testing.assert_allclose(numpy(new_cell), numpy(expected[1]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_lstm_is_torchs():
     torch = pytest.importorskip("torch")
     units, cell = lstm_inputs()

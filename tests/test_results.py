@@ -82,6 +82,7 @@ def intervals():
     return found
 
 
+@pytest.mark.integration
 def test_scores_and_intervals_are_those_of_the_pictures(name, results, intervals):
     """The statistics that comparisons use say the same."""
     pictures = PictureScores.decode(results["picture_scores"])

@@ -18,7 +18,7 @@ from sat_keras.training.pretrained import make_encoder
 from sat_keras.training.signals import Terminated
 from sat_keras.training.state import read_state
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.integration
 
 SIZES = {"vocabulary_size": None, "embedding_dim": 6, "hidden_dim": 8, "attention_dim": 4}
 SIZES |= {"batch_size": 10, "epochs": 2, "max_length": 3, "beam_size": 1}

@@ -203,6 +203,7 @@ def test_one_sample_is_refused():
         SelfCritical(DocumentFrequencies([]), samples=1)
 
 
+@pytest.mark.integration
 def test_training_raises_the_reward(captioner):
     captioner.self_critical = self_critical()
     captioner.compile(optimizer=keras.optimizers.Adam(0.2))
@@ -233,6 +234,7 @@ def scenes(tmp_path_factory):
     return table, encoder, config, Captioner(config, tokenizer)
 
 
+@pytest.mark.integration
 def test_a_training_goes_on_from_a_captioner_and_saves_one(scenes, tmp_path):
     table, encoder, config, start = scenes
     out = tmp_path / "out"

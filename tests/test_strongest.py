@@ -11,7 +11,7 @@ from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
 
-pytestmark = pytest.mark.processes  # tracing by PyTorch takes tens of seconds
+pytestmark = pytest.mark.integration  # tracing by PyTorch takes tens of seconds
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 strongest = pytest.importorskip("benchmarks.strongest")

@@ -144,6 +144,7 @@ def test_boxes_of_captions_are_shares_of_the_resized_picture(tmp_path):
     assert found == [[(1, 0.25, 0.0, 0.75, 0.5)], []]
 
 
+@pytest.mark.integration
 @pytest.mark.graph
 def test_a_training_with_boxes_looks_into_them(tmp_path):
     keras.utils.set_random_seed(0)
@@ -167,6 +168,7 @@ def test_boxes_must_be_given_for_the_weight(tmp_path):
         train_captioner(Config.tiny().replace(grounding_weight=0.5), table, None, tmp_path)
 
 
+@pytest.mark.integration
 def test_the_command_supervises_attention_on_the_scenes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sat_keras.cli.train.draw_curves", lambda folder: None)

@@ -15,8 +15,6 @@ from sat_keras.training import captioning, load_pretrained, train_captioner
 from sat_keras.training.captioning import annotate_pictures, caption_pictures
 from sat_keras.training.pretrained import copy_captioner, make_encoder, save_pretrained
 
-pytestmark = pytest.mark.long
-
 PICTURES = {"train": 2, "dev": 2}
 
 
@@ -65,6 +63,7 @@ def texts(captioner, data, source):
     return [caption.text for caption in caption_pictures(captioner, source, image_ids)]
 
 
+@pytest.mark.integration
 def test_a_shared_captioner_says_the_same(trained, data, source, tmp_path):
     captioner, _ = trained
     generator = np.random.default_rng(1)
@@ -79,6 +78,7 @@ def test_a_shared_captioner_says_the_same(trained, data, source, tmp_path):
     assert texts(loaded, data, source) == expected
 
 
+@pytest.mark.integration
 def test_all_batches_of_a_search_have_one_size(trained, data, source, monkeypatch):
     """Pictures repeat in the last one, since another size would be compiled anew."""
     captioner, _ = trained
@@ -97,6 +97,7 @@ def test_all_batches_of_a_search_have_one_size(trained, data, source, monkeypatc
     assert (found, sizes) == (expected, [3, 3])
 
 
+@pytest.mark.integration
 def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data, source):
     captioner, moments = trained
     if moments is None:
@@ -108,6 +109,7 @@ def test_a_picture_vector_is_standardised_over_the_train_pictures(trained, data,
     np.testing.assert_allclose(moments[1], means.var(axis=0), atol=1e-5)
 
 
+@pytest.mark.integration
 def test_captions_have_maps_only_where_the_model_attends(trained, data, source):
     captioner, _ = trained
     found = captioner.caption(annotations=annotate_pictures(captioner, source, ["dev-00000"]))[0]

@@ -10,7 +10,7 @@ from sat_keras.baselines.systems import SYSTEMS
 from sat_keras.cli import table1, train
 from sat_keras.cli.program import make_parser
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def run(repository, folder, *words):
     )
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_a_caption_is_all_that_is_printed(repository, tmp_path):
     """TensorFlow is loaded, finds no GPU, and compiles."""
     Image.new("RGB", (64, 64), "red").save(tmp_path / "photo.png")
@@ -45,7 +45,7 @@ def test_a_caption_is_all_that_is_printed(repository, tmp_path):
     assert line.startswith("photo.png: ")
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_words_are_counted_without_log_lines(repository, tmp_path):
     """tensorflow-text is loaded too."""
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")

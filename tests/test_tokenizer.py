@@ -316,7 +316,7 @@ def test_without_tensorflow_text_ids_still_become_words(tokenizer, monkeypatch):
     assert Tokenizer(tokenizer.get_vocabulary()).detokenize([4, 5, 3]) == "a dog"
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_importing_and_detokenizing_need_no_tensorflow(repository):
     program = (
         "import sys, keras; sys.modules.update(tensorflow=None, tensorflow_text=None)\n"

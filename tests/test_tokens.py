@@ -83,7 +83,7 @@ def test_tokens_equal_the_toolkits_on_invented_text(lines):
     assert [ptb_tokenize(line) for line in lines] == java_tokens(lines)
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_every_character_is_tokenized_as_by_the_toolkit():
     breaks = {0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029}  # each ends a line of the program
     points = [c for c in range(1, 0x10800) if not 0xD800 <= c < 0xE000 and c not in breaks]

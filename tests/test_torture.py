@@ -22,7 +22,7 @@ def attack(repository, *arguments):
     return rows
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_kills_and_hostile_files(repository):
     chosen = ("kills", "hostile", "fuzz")
     rows = attack(repository, *chosen, "--trials", "2", "--jobs", "download")

@@ -99,6 +99,7 @@ def test_a_finished_training_of_0_1_0_is_finished(tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     program = (
         "import sys; from sat_keras.training.state import locked\nwith locked(sys.argv[1]): pass"
@@ -221,6 +222,7 @@ def resume(options, table):
     return run
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("moment", KILLS)
 def test_an_interrupted_training_is_bit_for_bit_an_uninterrupted_one(moment, resume, whole):
     _, expected, expected_model, killed = whole
@@ -234,12 +236,14 @@ def test_an_interrupted_training_is_bit_for_bit_an_uninterrupted_one(moment, res
     assert not (folder / "backup").exists()
 
 
+@pytest.mark.integration
 def test_a_finished_training_is_not_repeated(options, table, whole):
     before = (whole[0] / "model.keras").stat().st_mtime_ns
     pd.testing.assert_frame_equal(train(options, table, whole[0]), whole[1])
     assert (whole[0] / "model.keras").stat().st_mtime_ns == before
 
 
+@pytest.mark.integration
 def test_a_log_that_cannot_be_written_does_no_harm(whole, tmp_path, capsys):
     state = read_state(whole[0])
     with pytest.MonkeyPatch.context() as patch:
@@ -251,6 +255,7 @@ def test_a_log_that_cannot_be_written_does_no_harm(whole, tmp_path, capsys):
 NAN_MESSAGE = r"Received: loss nan in epoch 2, step 1, the minibatch of train-\S+(, train-\S+){2}$"
 
 
+@pytest.mark.integration
 def test_a_loss_that_is_not_finite_names_the_step_and_can_be_mended(options, table, tmp_path):
     """The last epoch before it stays, and the next run may have another learning rate."""
     config = options.replace(schedule="constant", encoder_trainable=False)
@@ -337,6 +342,7 @@ def table(tmp_path_factory):
     return load_dataset("scenes", tmp_path_factory.mktemp("data"), num_images=sizes)
 
 
+@pytest.mark.integration
 @pytest.mark.graph
 def test_a_training_from_pixels_trains_the_encoder_and_saves_it_in_float32(
     table, tmp_path, monkeypatch

@@ -36,6 +36,7 @@ def traced(*args, **kwargs):
         return gradient_samples(*args, **kwargs)
 
 
+@pytest.mark.integration
 def test_measurements_can_be_drawn(monkeypatch):
     monkeypatch.setattr(variance, "SETTINGS", [(0.0, "average", 5)])
     monkeypatch.setattr(variance, "gradient_samples", traced)

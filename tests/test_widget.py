@@ -138,7 +138,7 @@ def test_the_bar_of_the_gate_does_not_depend_on_the_words_width(image, attention
     assert re.findall(r"make\((\w+), .*\)\.style\.width", Page(page).script) == ["bar"]
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 def test_the_bars_of_a_short_and_of_a_long_word_are_equal_in_a_browser(image, attention):
     """Of any gate: the widths of the bars are equal, those of their parts are the gates."""
     playwright = pytest.importorskip("playwright.sync_api")

@@ -44,7 +44,7 @@ def packages(tmp_path):
     return folder
 
 
-@pytest.mark.processes
+@pytest.mark.integration
 @pytest.mark.skipif(os.name == "nt", reason="Windows needs rights for symbolic links")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_captions_need_no_tensorflow(backend, packages, repository, tmp_path):
