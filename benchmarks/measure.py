@@ -114,5 +114,7 @@ def machine():
             )
             if flag in flags.split()
         ]
+        if not extra and "avx2" in flags.split():
+            extra = ["AVX2"]
         name = ", ".join([*(names[:1] or [name]), *extra])
     return f"{name}, {os.cpu_count()} cores"

@@ -130,7 +130,7 @@ def others(folder=FOLDER):
 def table(results, elsewhere=()):
     """Returns the lines of the main table, with machine and command."""
     columns = ["what", "against", "to reach", "measured"]
-    columns += [found["machine"].partition(",")[0] for found in elsewhere]
+    columns += [_label(found["machine"]) for found in elsewhere]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for what, against, (bar, key, form) in ROWS:
         cells = [_cell(found.get(key), form) for found in (results, *elsewhere)]
@@ -140,6 +140,12 @@ def table(results, elsewhere=()):
     for name, found in zip(columns[4:], elsewhere, strict=True):
         lines += ["", f"Column {name}: measured on {found['machine']} {_how(found)}."]
     return lines
+
+
+def _label(machine):
+    """Returns a machine's processor and its largest vector or matrix unit."""
+    processor, *units, _cores = machine.split(", ")
+    return ", ".join([processor, *units[-1:]])
 
 
 def _how(results):

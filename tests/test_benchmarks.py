@@ -72,7 +72,11 @@ def test_every_machine_has_its_own_results(files, monkeypatch):
     """The latest machine has `results.json` and the first column."""
     results, readme = files
     rows = []
-    for name, seconds in (("A, big", 1.0), ("B, 2 cores", 2.0), ("A, big", 3.0)):
+    for name, seconds in (
+        ("A, AVX2, 2 cores", 1.0),
+        ("B, AVX2, AMX, 2 cores", 2.0),
+        ("A, AVX2, 2 cores", 3.0),
+    ):
         monkeypatch.setattr(benchmarks, "machine", lambda name=name: name)
         found = {} if seconds == 3.0 else {"caption_seconds": seconds}
         monkeypatch.setattr(benchmarks, "run_part", lambda *x, timeout, found=found: found)
@@ -82,11 +86,12 @@ def test_every_machine_has_its_own_results(files, monkeypatch):
         rows += [line.rpartition("0.4 s")[2] for line in lines if line.startswith("| pixels")]
     assert rows == [" | 1.00 s |", " | 2.00 s | 1.00 s |", " | 1.00 s | 2.00 s |"]
     assert sorted(path.name for path in results.parent.glob("*.json")) == [
-        "results-b-2-cores.json",
+        "results-b-avx2-amx-2-cores.json",
         "results.json",
     ]
-    assert "| what | against | to reach | measured | B |" in lines
-    assert "Column B: measured on B, 2 cores by `python -m benchmarks`, 0 minutes." in lines
+    assert "| what | against | to reach | measured | B, AMX |" in lines
+    how = "measured on B, AVX2, AMX, 2 cores by `python -m benchmarks`, 0 minutes."
+    assert f"Column B, AMX: {how}" in lines
 
 
 def test_parts_can_be_run_alone(files, monkeypatch):
