@@ -38,8 +38,8 @@ unit: $(VENV)/.test-installed  ## run the unit tests on two cores (make unit TES
 integration: $(VENV)/.test-installed  ## run whole trainings, commands, other backends and programs
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m integration -p no:nbval
 
-coverage: $(VENV)/.test-installed  ## run the unit tests and measure the lines and branches they reach
-	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not integration" -p no:nbval \
+coverage: $(VENV)/.test-installed  ## run all tests and measure the lines and branches they reach
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile -p no:nbval \
 		--cov=sat_keras --cov-report=term-missing:skip-covered
 
 torture: $(VENV)/.test-installed  ## kill, fill disks, flip bits; write the table of docs/reliability.md

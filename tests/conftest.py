@@ -51,16 +51,20 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def seeded_backend():
-    """Seeds the backend's own generators, on which no result depends, and keeps tracebacks whole.
+    """Seeds the backend's own generators, on which no result in the tests depends.
 
     A test file that needs Keras has imported it by now; one that does not is spared the seconds
     that importing TensorFlow takes.
     """
     if "keras" in sys.modules:
-        keras = sys.modules["keras"]
-        keras.utils.set_random_seed(SEED)
-        # Keras wraps every call of a layer for it, which takes a twentieth of the suite.
-        keras.config.disable_traceback_filtering()
+        sys.modules["keras"].utils.set_random_seed(SEED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_tracebacks():
+    """Has Keras leave tracebacks whole: it wraps every call of a layer to shorten them."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.disable_traceback_filtering()
 
 
 @pytest.fixture(autouse=True)

@@ -365,7 +365,7 @@ def test_compiled_search_with_unknown_batch_size(search, options, xla, leave):
         return tuple(search(steps, {"hidden": hidden}, max_length=6, **options, **IDS))
 
     function = compiled(run, xla=xla)
-    for batch_size in (1, 3, 11) if not xla else (11,):
+    for batch_size in (1, 3, 8, 11) if not xla else (11,):
         hidden = np.zeros((batch_size, 1, 4), "float32")
         annotations = generator.normal(size=(batch_size, 1, 3, 4)).astype("float32")
         eager = run(ops.convert_to_tensor(hidden), ops.convert_to_tensor(annotations))
