@@ -1,7 +1,8 @@
 """The CNNs under `paper.encoder.ImageEncoder`: resizing, building, weights.
 
-Read `resize` first, then `scenes` (the small CNN of the drawn scenes), `applications`, `split` (a
-CNN that is trained in part) and `towers` (vision transformers).
+Read `resize` first, then `picture_cnn` (the encoder's base class), `scenes` (the small CNN of the
+drawn scenes), `applications`, `split` (a CNN that is trained in part) and `towers` (vision
+transformers).
 """
 
 from sat_keras import lazy_exports
