@@ -13,6 +13,7 @@ from seeding import fix_seed
 from tracing import functions_run_eagerly
 
 from sat_keras.captioning.model import FILE_FORMAT, CaptionSearch
+from sat_keras.captioning.steps import decoder_step
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 from sat_keras.paper.captioner import Captioner
@@ -447,10 +448,9 @@ def test_captions_end_without_unknown_words():
 def test_beams_share_the_annotation_vectors(monkeypatch):
     captioner = make()
     seen = []
-    search_step = captioner.decoder.search_step
 
-    def spy(annotations, keys, *rest):
-        step, found = search_step(annotations, keys, *rest)
+    def spy(decoder, annotations, keys, *rest):
+        step, found = decoder_step(decoder, annotations, keys, *rest)
 
         def seen_step(token_ids, *states):
             seen.append((tuple(token_ids.shape), tuple(annotations.shape), tuple(keys.shape)))
@@ -458,7 +458,7 @@ def test_beams_share_the_annotation_vectors(monkeypatch):
 
         return seen_step, found
 
-    monkeypatch.setattr(captioner.decoder, "search_step", spy)
+    monkeypatch.setattr("sat_keras.captioning.steps.decoder_step", spy)
     captioner.search(pictures(), beam_size=3, max_length=2)
     assert {token_ids for token_ids, _, _ in seen} == {(4, 1), (4, 3)}
     assert {shapes for _, *shapes in seen for shapes in shapes} == {(4, 4, 8)}

@@ -7,6 +7,7 @@ from gradients import numpy, random, weight_gradients
 from keras import ops
 
 from sat_keras.backend.dense import forget_gate_bias
+from sat_keras.captioning.steps import decoder_step
 from sat_keras.paper.decoder import AttentionDecoder
 
 BATCH, CAPTIONS, STEPS = 2, 3, 3
@@ -145,7 +146,7 @@ def test_decoding_word_by_word_is_teacher_forcing(ablated):
     annotations, keys = decoder.read_annotations(annotations)
     hidden, cell = decoder.initial_state(annotations, CAPTIONS)
     states = {"hidden": hidden, "cell": cell}
-    advance, pictures = decoder.search_step(annotations, keys)
+    advance, pictures = decoder_step(decoder, annotations, keys)
     for t in range(STEPS):
         if t % 2:
             logits, states, record = advance(token_ids[:, :, t], states, pictures)

@@ -26,6 +26,7 @@ from implementations import (
 )
 from seeding import fix_seed
 
+from sat_keras.captioning.steps import decoder_step
 from sat_keras.config import Config
 from sat_keras.fast import choose_implementation
 from sat_keras.paper.attention import BahdanauAttention
@@ -143,7 +144,7 @@ def test_reference_calls_the_attention_layer_once_a_step(hard_attention, monkeyp
     values, keys = decoder.read_annotations(annotations())
     states = dict(zip(("hidden", "cell"), decoder.initial_state(values), strict=True))
     sampling = decoder.attention.draw((1, 1, REGIONS))
-    step, pictures_read = decoder.search_step(values, keys)
+    step, pictures_read = decoder_step(decoder, values, keys)
     step(TOKEN_IDS[:, :1, 0], states, pictures_read, sampling)
     assert calls == [decoder.attention]
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from sat_keras import cli
 from sat_keras.analysis import caption_boxes
+from sat_keras.captioning.objectives import grounding_loss
 from sat_keras.cnn.resize import PictureResize
 from sat_keras.config import Config
 from sat_keras.data import Tokenizer, caption_batches
 from sat_keras.datasets import boxes
 from sat_keras.paper.captioner import Captioner
-from sat_keras.paper.loss import grounding_loss
 from sat_keras.training import train_captioner
 
 TOKENIZER = Tokenizer(["", "<unk>", "<start>", "<end>", "a", "dog", "and", "cat"])

@@ -10,6 +10,7 @@ from keras import ops
 
 from sat_keras.backend.devices import sum_over_devices
 from sat_keras.captioning.model import CaptionModel
+from sat_keras.captioning.objectives import update_mean
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
@@ -298,9 +299,6 @@ def caption_loss(model: Any, y: Any, logits: Any, sample_weight: Any, training: 
     weight = ops.cast(weight, "float32")
     smoothing = model.config.label_smoothing if training else 0.0
     loss, cross_entropy = cross_entropies(y, logits, smoothing)
-    words = ops.sum(weight)
-    model.cross_entropy_tracker.update_state(
-        ops.sum(weight * cross_entropy) / ops.maximum(words, 1.0), sample_weight=words
-    )
+    update_mean(model.cross_entropy_tracker, cross_entropy, weight)
     captions = ops.sum(ops.cast(ops.sum(weight, axis=-1) > 0, "float32"))
     return ops.sum(weight * loss) / ops.maximum(sum_over_devices(captions), 1.0)

@@ -1,7 +1,7 @@
 """What every captioning model does with its step function: search, sentences, compiled prediction.
 
-Read `caption`, the result, then `model`, the base class of `sat_keras.paper.Captioner`; `ensemble`
-averages several.
+Read `caption`, the result, then `model`, the base class of `sat_keras.paper.Captioner`, with
+`steps`, its step function, and `objectives`; `ensemble` averages several.
 """
 
 from sat_keras import lazy_exports

@@ -68,7 +68,7 @@ def search_step(
             whole vocabulary is projected once where it has no more.
 
     Returns:
-        Tuple `(step, pictures)`, see `AttentionDecoder.search_step`.
+        Tuple `(step, pictures)`, see `sat_keras.captioning.steps.decoder_step`.
     """
     weights = _weights(decoder)
     pictures = {"annotations": annotations, "factors": attention_factors(keys)}

@@ -8,18 +8,15 @@ from keras import ops
 
 from sat_keras.backend.devices import sum_over_devices
 from sat_keras.captioning.model import CaptionModel
+from sat_keras.captioning.objectives import grounding_loss, update_mean, written_logits
+from sat_keras.captioning.steps import attention_steps
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.decoder import AttentionDecoder
 from sat_keras.paper.encoder import ImageEncoder
-from sat_keras.paper.loss import (
-    cross_entropies,
-    doubly_stochastic_penalty,
-    grounding_loss,
-    written_logits,
-)
+from sat_keras.paper.loss import cross_entropies, doubly_stochastic_penalty
 from sat_keras.paper.reinforce import Reinforce, location_entropy
-from sat_keras.search.loop import PictureStep, StepFunction
+from sat_keras.search.loop import StepFunction
 
 
 @keras.saving.register_keras_serializable("sat_keras")
@@ -154,63 +151,41 @@ class Captioner(CaptionModel):
         Returns:
             Scalar tensor.
         """
-        weight = ops.ones_like(y) if sample_weight is None else sample_weight
-        weight = ops.cast(weight, "float32")
-        in_boxes = (x or {}).get("in_boxes") if self.config.grounding_weight else None
+        x = x or {}
+        alpha = ops.cast(y_pred["attention_weights"], "float32")
+        weight = ops.cast(ops.ones_like(y) if sample_weight is None else sample_weight, "float32")
+        in_boxes = x.get("in_boxes") if self.config.grounding_weight else None
         if training and self.decoder.attention.samples > 1:  # a row for each of the samples
             samples = self.decoder.attention.samples
             y, weight = ops.repeat(y, samples, axis=1), ops.repeat(weight, samples, axis=1)
             in_boxes = None if in_boxes is None else ops.repeat(in_boxes, samples, axis=1)
-        words = ops.sum(weight, axis=-1)
-        captions = ops.sum(ops.cast(words > 0, "float32"))
+        is_caption = ops.cast(ops.sum(weight, axis=-1) > 0, "float32")
 
-        smoothing = self.config.label_smoothing if training else 0.0
-        logits, advantage = y_pred["logits"], (x or {}).get("advantage")
+        logits, smoothing = y_pred["logits"], self.config.label_smoothing if training else 0.0
+        advantage = x.get("advantage")
         if advantage is not None:  # of self-critical training
             logits, smoothing = written_logits(logits), 0.0
         word_loss, cross_entropy = cross_entropies(y, logits, smoothing)
-        word_loss, cross_entropy = weight * word_loss, weight * cross_entropy
         if advantage is not None:
             word_loss = advantage[..., None] * word_loss
-
-        mask = (x or {}).get("mask")
         penalty = doubly_stochastic_penalty(
-            y_pred["attention_weights"], weight, self.config.penalty_target, mask
+            alpha, weight, self.config.penalty_target, x.get("mask")
         )
-        total_words = ops.sum(words)
-        self.cross_entropy_tracker.update_state(
-            ops.sum(cross_entropy) / ops.maximum(total_words, 1.0), sample_weight=total_words
-        )
-        self.penalty_tracker.update_state(
-            ops.sum(penalty) / ops.maximum(captions, 1.0), sample_weight=captions
-        )
-        loss = ops.sum(word_loss) + self.config.penalty_weight * ops.sum(penalty)
+        update_mean(self.cross_entropy_tracker, cross_entropy, weight)
+        update_mean(self.penalty_tracker, penalty, is_caption)
+        loss = ops.sum(weight * word_loss) + self.config.penalty_weight * ops.sum(penalty)
         if in_boxes is not None:
-            loss = loss + self._grounding(y_pred["attention_weights"], in_boxes)
+            grounding, has_boxes = grounding_loss(alpha, in_boxes)
+            update_mean(self.grounding_tracker, grounding, has_boxes)
+            loss = loss + self.config.grounding_weight * ops.sum(grounding)
         if self.reinforce:
-            loss = loss + ops.sum(self._hard_terms(-cross_entropy, y_pred, weight, training))
-        return loss / ops.maximum(sum_over_devices(captions), 1.0)
-
-    def _grounding(self, attention_weights: Any, in_boxes: Any) -> Any:
-        """Returns supervised attention's part of the loss of all rows."""
-        loss, has_boxes = grounding_loss(attention_weights, in_boxes)
-        words = ops.sum(has_boxes)
-        self.grounding_tracker.update_state(
-            ops.sum(loss) / ops.maximum(words, 1.0), sample_weight=words
-        )
-        return self.config.grounding_weight * ops.sum(loss)
-
-    def _hard_terms(self, log_probability: Any, y_pred: Any, weight: Any, training: bool) -> Any:
-        """Returns hard attention's part of the loss of every row, 0 outside training."""
-        attention_weights = ops.cast(y_pred["attention_weights"], "float32")
-        words = ops.sum(weight)
-        entropy = ops.sum(weight * location_entropy(attention_weights)) / ops.maximum(words, 1.0)
-        self.entropy_tracker.update_state(entropy, sample_weight=words)
-        self.baseline_tracker.update_state(self.reinforce.average)
-        if not training:
-            return ops.zeros(())
-        drawn = y_pred["locations"], y_pred["sampled"]
-        return self.reinforce(log_probability, attention_weights, *drawn, weight, training=True)
+            update_mean(self.entropy_tracker, location_entropy(alpha), weight)
+            self.baseline_tracker.update_state(self.reinforce.average)
+            if training:
+                drawn = y_pred["locations"], y_pred["sampled"]
+                terms = self.reinforce(-cross_entropy, alpha, *drawn, weight, training=True)
+                loss = loss + ops.sum(terms)
+        return loss / ops.maximum(sum_over_devices(ops.sum(is_caption)), 1.0)
 
     def step_function(
         self,
@@ -221,32 +196,10 @@ class Captioner(CaptionModel):
         seed: int | None = None,
         mask: Any = None,
     ) -> tuple[StepFunction, Any]:
-        """Returns the step function and the initial states of a search, see `CaptionModel`.
-
-        Contexts other than the expected one draw their noise for all steps and rows beforehand.
-        """
-        annotations, keys = self.decoder.read_annotations(annotations)
-        hidden, cell = self.decoder.initial_state(annotations, mask=mask)
-        batch_size, num_regions = ops.shape(annotations)[:2]
+        """Returns the step function of a search, see `CaptionModel.step_function`."""
         steps = self.config.max_length + 1 if steps is None else steps
         rows = self.config.beam_size if rows is None else rows
-        known = annotations.shape[0]  # None where a data set's minibatches may differ
-        words = known and known * steps * rows
-        advance, pictures = self.decoder.search_step(annotations, keys, mask, words)
-        shape = (steps, batch_size, rows, num_regions)
-        sampling = self.decoder.attention.draw(shape, context=context, seed=seed)
-
-        def step(token_ids: Any, states: Any, pictures: Any = pictures) -> Any:
-            lstm = {"hidden": states["hidden"], "cell": states["cell"]}
-            now = sampling and sampling.at(states["step"][0, 0], token_ids.shape[1])
-            logits, lstm, record = advance(token_ids, lstm, pictures, now)
-            states = {**lstm, "step": states["step"] + 1}
-            return ops.log_softmax(ops.cast(logits, "float32"), axis=-1), states, record
-
-        states = {"hidden": hidden, "cell": cell, "step": ops.zeros((batch_size, 1), "int32")}
-        # The noise of a sampled context is drawn for all pictures, so that they stay together.
-        is_drawn = sampling is not None and sampling.draws
-        return (step if is_drawn else PictureStep(step, pictures)), states
+        return attention_steps(self.decoder, annotations, steps, rows, context, seed, mask)
 
     def get_config(self) -> dict[str, Any]:
         return {

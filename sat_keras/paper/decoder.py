@@ -1,6 +1,5 @@
 """The LSTM decoder: equations 1 to 3 and 7, the initial state, and the gate of section 4.2.1."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -404,34 +403,6 @@ class AttentionDecoder(keras.Layer):
             return {**new, **found}
 
         return unpack(scan(step, states, ops.shape(words)[0], widths), widths)
-
-    def search_step(
-        self, annotations: Any, keys: Any, mask: Any = None, words: int | None = None
-    ) -> tuple[Callable[..., tuple[Any, States, dict[str, Any]]], dict[str, Any]]:
-        """Returns the function that search calls at every step, with the implementation chosen.
-
-        Args:
-            annotations, keys, mask: As of `recurrent_step`.
-            words: Integer, number of words that all steps read together, if it is known. The fused
-                implementation projects the whole vocabulary once if that is fewer.
-
-        Returns:
-            Tuple `(step, pictures)`: a function of token ids, states, `pictures` and optionally one
-            step's `Sampling` that returns what `step` does, and a dictionary of the tensors that it
-            reads of every picture, of shape `(batch_size, ...)`.
-        """
-        if self.uses_fused():
-            return fast.search_step(self, annotations, keys, mask, words)
-        pictures = {"annotations": annotations, "keys": keys}
-        if mask is not None:
-            pictures["mask"] = mask
-
-        def step(
-            token_ids: Any, states: States, pictures: Any, sampling: Sampling | None = None
-        ) -> Any:
-            return self.step(token_ids, states, **pictures, sampling=sampling)
-
-        return step, pictures
 
     def uses_fused(self) -> bool:
         """Returns whether the fused loop runs; see `sat_keras.fast.choose_implementation`."""
