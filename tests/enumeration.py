@@ -11,9 +11,9 @@ import itertools
 import keras
 import numpy as np
 
+from sat_keras.backend.gumbel import Sampling
 from sat_keras.config.config import Config
 from sat_keras.paper.captioner import Captioner
-from sat_keras.paper.hard_attention import Sampling
 
 REGIONS, STEPS, VOCABULARY = 3, 3, 6
 SEQUENCES = np.array(list(itertools.product(range(REGIONS), repeat=STEPS)))

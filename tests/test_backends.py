@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 
+from sat_keras.backend.gumbel import Sampling
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
-from sat_keras.paper.hard_attention import Sampling
 from sat_keras.training.cider_reward import DocumentFrequencies, cider_rewards
 from sat_keras.training.self_critical import SelfCritical
 

@@ -12,10 +12,11 @@ from keras import ops
 from seeding import fix_seed
 from tracing import functions_run_eagerly
 
+from sat_keras.backend.gumbel import Sampling
 from sat_keras.config.config import Config
 from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.captioner import Captioner
-from sat_keras.paper.hard_attention import HardAttention, Sampling
+from sat_keras.paper.hard_attention import HardAttention
 from sat_keras.paper.reinforce import Reinforce, location_entropy
 
 pytestmark = pytest.mark.long

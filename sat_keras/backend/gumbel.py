@@ -20,6 +20,19 @@ def gumbel_noise(shape: Any, seed: Any) -> Any:
     return -ops.log(-ops.log(uniform))
 
 
+def draw_locations(weights: Any, noise: Any) -> Any:
+    """Draws regions by the Gumbel-max trick, `s = argmax_i (log alpha_i + g_i)`.
+
+    Args:
+        weights, noise: Attention weights and Gumbel noise, shape `(..., num_regions)`.
+
+    Returns:
+        Locations, int32 tensor of shape `(...)`.
+    """
+    scores = ops.log(weights) + ops.cast(noise, weights.dtype)
+    return ops.cast(ops.argmax(scores, axis=-1), "int32")
+
+
 class Sampling(NamedTuple):
     """The random numbers that choose hard attention's regions, drawn before the loop over steps.
 

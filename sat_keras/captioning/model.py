@@ -22,6 +22,7 @@ from sat_keras.captioning.presets import (
     save_preset,
 )
 from sat_keras.config.config import Config
+from sat_keras.config.fields import check_choice
 from sat_keras.data.tokenizer import END_ID, PAD_ID, START_ID, UNK_ID, Tokenizer
 from sat_keras.fast.optimizer import FusedUpdate
 from sat_keras.search.beam import beam_search
@@ -261,11 +262,7 @@ class CaptionModel(keras.Model):
             options = {"verbose": verbose, "input_signature": input_signature, **kwargs}
             super().export(os.fspath(filepath), format=format, **options)
             return
-        if format not in FORMATS:
-            raise ValueError(
-                f"`format` must be one of {', '.join(map(repr, FORMATS))}. "
-                f"Received: format={format!r}"
-            )
+        check_choice("format", format, FORMATS)
         if self.encoder is None or self.tokenizer is None:
             raise ValueError(
                 "An export takes pixels and returns sentences: load the captioner with its encoder "

@@ -21,6 +21,23 @@ class Check:
     choices: tuple[str, ...] = ()
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises an error if an argument is none of the names that it may have.
+
+    Args:
+        name: The argument's name, for the error.
+        value: Its value.
+        choices: Tuple of the possible names.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}"
+        )
+
+
 def field(default: Any, description: str, check: Check) -> Any:
     """Declares a field of a config.
 

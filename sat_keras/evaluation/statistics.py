@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sat_keras.backend.progress import track
+from sat_keras.config.fields import check_choice
 from sat_keras.evaluation.java import meteor_of_sums
 from sat_keras.evaluation.metrics import bleu_of_sums
 
@@ -331,8 +332,7 @@ def compare_results(
     Reference:
         [Koehn, 2004](https://aclanthology.org/W04-3250/).
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"`protocol` must be one of {PROTOCOLS}. Received: protocol={protocol!r}")
+    check_choice("protocol", protocol, PROTOCOLS)
     _check_alike([*first, *second])
     sides = [[PictureScores.decode(r["picture_scores"]) for r in side] for side in (first, second)]
     _check_protocol(protocol, [*first, *second], [*sides[0], *sides[1]])

@@ -2,6 +2,8 @@
 
 import keras
 
+from sat_keras.config.fields import check_choice
+
 IMPLEMENTATIONS = ("auto", "reference", "fused")
 
 
@@ -17,11 +19,7 @@ def check_implementation(implementation: str) -> str:
     Raises:
         ValueError: If it is another one.
     """
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"`implementation` must be one of {', '.join(map(repr, IMPLEMENTATIONS))}. "
-            f"Received: implementation={implementation!r}"
-        )
+    check_choice("implementation", implementation, IMPLEMENTATIONS)
     return implementation
 
 

@@ -12,12 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "encoder": ("ImageEncoder",),
         "attention": ("BahdanauAttention",),
-        "hard_attention": (
-            "HardAttention",
-            "Sampling",
-            "draw_locations",
-            "gumbel_noise",
-        ),
+        "hard_attention": ("HardAttention",),
         "decoder": ("AttentionDecoder",),
         "loss": ("cross_entropies", "doubly_stochastic_penalty"),
         "reinforce": ("Reinforce",),

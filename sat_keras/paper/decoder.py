@@ -7,9 +7,10 @@ from keras import ops
 
 from sat_keras import fast
 from sat_keras.backend.dense import RowDense, float_dtype, forget_gate_bias
+from sat_keras.backend.gumbel import Sampling, draw_locations
 from sat_keras.backend.scan import scan, unpack
 from sat_keras.paper.attention import BahdanauAttention
-from sat_keras.paper.hard_attention import HardAttention, Sampling, draw_locations
+from sat_keras.paper.hard_attention import HardAttention
 
 States = dict[str, Any]
 

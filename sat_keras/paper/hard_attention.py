@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from sat_keras.backend.gumbel import Sampling, gumbel_noise
+from sat_keras.backend.gumbel import Sampling, draw_locations, gumbel_noise
+from sat_keras.config.fields import check_choice
 from sat_keras.paper.attention import BahdanauAttention
 
 CONTEXTS = ("expected", "argmax", "sampled")
@@ -81,8 +82,8 @@ class HardAttention(BahdanauAttention):
                 "`expected_probability` must be at least 0 and below 1. "
                 f"Received: expected_probability={expected_probability!r}"
             )
-        _check_choice("expected_per", expected_per, EXPECTED_PER)
-        _check_choice("inference", inference, CONTEXTS)
+        check_choice("expected_per", expected_per, EXPECTED_PER)
+        check_choice("inference", inference, CONTEXTS)
         self.samples = samples
         self.expected_probability = expected_probability
         self.expected_per = expected_per
@@ -108,7 +109,7 @@ class HardAttention(BahdanauAttention):
             ValueError: If there is no such context.
         """
         context = self.inference if context is None else context
-        _check_choice("context", context, CONTEXTS)
+        check_choice("context", context, CONTEXTS)
         seed = self.seed_generator if seed is None else seed
         pictures = (shape[-3], 1, 1)
         if training:
@@ -155,23 +156,3 @@ class HardAttention(BahdanauAttention):
 
     def load_own_variables(self, store: Any) -> None:
         self.seed_generator.state.assign(store["seed_state"])
-
-
-def draw_locations(weights: Any, noise: Any) -> Any:
-    """Draws regions by the Gumbel-max trick, `s = argmax_i (log alpha_i + g_i)`.
-
-    Args:
-        weights, noise: Attention weights and Gumbel noise, shape `(..., num_regions)`.
-
-    Returns:
-        Locations, int32 tensor of shape `(...)`.
-    """
-    scores = ops.log(weights) + ops.cast(noise, weights.dtype)
-    return ops.cast(ops.argmax(scores, axis=-1), "int32")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}"
-        )
