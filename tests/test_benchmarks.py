@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import growth, measure, profile, searching, sizes, table, training
+from benchmarks import growth, measure, profile, searching, sizes, table, training, versions
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
@@ -269,3 +269,40 @@ def test_accelerator_runs_without_tensorflow():
     assert found["small"].keys() == {"float32", "bfloat16"}
     for precision in found["small"].values():
         assert all(map(is_spread, precision.values()))
+
+
+def test_versions_are_compared_in_pairs():
+    worker = "import sys\nfor line in sys.stdin: print({}, flush=True)"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", worker.format(seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seconds in (2.0, 4.0)
+    ]
+    seconds = versions.compare(workers, "training", rounds=3)
+    for process in workers:
+        process.communicate()
+    np.testing.assert_array_equal(seconds, [[2.0, 4.0]] * 3)
+    low, high = versions.interval(np.array([0.9, 1.0, 1.0, 1.1, 1.2]))
+    assert 0.9 <= low <= 1.0 <= high <= 1.2
+
+
+def test_a_version_that_does_not_run_is_named(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").write_text("raise SystemExit('broken')")
+    with pytest.raises(RuntimeError, match=f"does not run. Received: {tmp_path}"):
+        versions.start(tmp_path)
+
+
+@pytest.mark.integration
+def test_this_version_against_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr(versions, "SAMPLE", tmp_path / "pictures.npy")
+    np.save(versions.SAMPLE, np.ones((2, 196, 512), "float32"))
+    small = {"pictures": 2, "captions": 2, "steps": 3, "vocabulary_size": 9, "width": 2}
+    worker = versions.start(versions.REPOSITORY, small, dict.fromkeys(versions.REPEATS, 1))
+    for kind in versions.REPEATS:
+        assert (versions.compare([worker, worker], kind, rounds=1) > 0).all()
+    worker.communicate()
