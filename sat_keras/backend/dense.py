@@ -102,3 +102,17 @@ def forget_gate_bias(shape: Any, dtype: Any = None) -> Any:
 def float_dtype(compute_dtype: str) -> str:
     """Returns the dtype of softmax, gates and LSTM state: float32, or float64 where all is."""
     return "float64" if compute_dtype == "float64" else "float32"
+
+
+def embedding_matrix(embedding: keras.layers.Embedding) -> Any:
+    """Returns an embedding's matrix in its compute dtype, also where it is quantized.
+
+    Args:
+        embedding: A built `keras.layers.Embedding`.
+
+    Returns:
+        Tensor of shape `(input_dim, output_dim)`.
+    """
+    if getattr(embedding, "quantization_mode", None):
+        return embedding(ops.arange(embedding.input_dim))
+    return ops.cast(embedding.embeddings, embedding.compute_dtype)

@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from sat_keras import fast
-from sat_keras.backend.dense import RowDense, float_dtype, forget_gate_bias
+from sat_keras.backend.dense import RowDense, embedding_matrix, float_dtype, forget_gate_bias
 from sat_keras.backend.gumbel import Sampling, draw_locations
+from sat_keras.backend.regions import mean_over_regions
 from sat_keras.backend.scan import scan, unpack
 from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.hard_attention import HardAttention
@@ -247,7 +248,7 @@ class AttentionDecoder(keras.Layer):
         Returns:
             Tuple `(hidden, cell)` of tensors of shape `(batch_size, captions, hidden_dim)`.
         """
-        mean = mean_annotation(annotations, mask)
+        mean = mean_over_regions(annotations, mask)
         if self.initial_shared:
             mean = self.initial_shared(mean)
         dtype = float_dtype(self.compute_dtype)
@@ -319,7 +320,7 @@ class AttentionDecoder(keras.Layer):
             output = self._drop(self.drop_output, output, training)
         if self.output_words:
             return self.output_words(output)
-        return ops.tensordot(output, ops.transpose(self._embedding_matrix()), axes=1)
+        return ops.tensordot(output, ops.transpose(embedding_matrix(self.embedding)), axes=1)
 
     def step(
         self,
@@ -422,12 +423,6 @@ class AttentionDecoder(keras.Layer):
         parts = ops.cast(self.word_query(word), float_dtype(self.compute_dtype))
         return parts[..., : self.attention_dim], parts[..., self.attention_dim :]
 
-    def _embedding_matrix(self) -> Any:
-        """Returns `E`, shape `(vocabulary_size, embedding_dim)`, also where it is quantized."""
-        if getattr(self.embedding, "quantization_mode", None):
-            return self.embedding(ops.arange(self.vocabulary_size))
-        return ops.cast(self.embedding.embeddings, self.compute_dtype)
-
     def _drop(self, layer: keras.layers.Dropout, x: Any, training: bool) -> Any:
         """Drops the same units in all samples of a caption, which differ only in their regions."""
         samples = self.attention.samples
@@ -456,19 +451,3 @@ class AttentionDecoder(keras.Layer):
             *("use_word_query", "hard_attention", "implementation"),
         )
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-def mean_annotation(annotations: Any, mask: Any = None) -> Any:
-    """Computes the mean annotation vector of the regions that are on the picture.
-
-    Args:
-        annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
-        mask: Boolean tensor of shape `(batch_size, num_regions)`, `False` for padding.
-
-    Returns:
-        Tensor of shape `(batch_size, feature_dim)`.
-    """
-    if mask is None:
-        return ops.mean(annotations, axis=1)
-    weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
-    return ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
