@@ -1,6 +1,9 @@
 """The notebooks' structure. `pytest --nbval notebooks` runs them and compares their outputs."""
 
+import ast
 import base64
+import importlib
+import inspect
 import io
 import itertools
 import json
@@ -321,6 +324,27 @@ def test_nothing_reusable_is_defined(notebook):
         if not cell.tags & {"toy", "exercise"}:
             assert not re.search(r"^\s*class ", cell.source, re.MULTILINE), cell
             assert not re.search(r"^\s*(async )?def |= lambda", cell.source, re.MULTILINE), cell
+
+
+def test_names_of_the_library_are_there(notebook):
+    """What a cell imports from a room, or reads from one by its name, the room exports."""
+    rooms, used = {}, set()
+    trees = [ast.parse(cell.source) for cell in notebook.code if "setup" not in cell.tags]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "sat_keras":
+            origin = importlib.import_module(node.module)
+            for alias in node.names:
+                found = getattr(origin, alias.name, None)
+                if found is None:
+                    found = importlib.import_module(f"{node.module}.{alias.name}")
+                if inspect.ismodule(found):
+                    rooms[alias.asname or alias.name] = found
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used.add((node.value.id, node.attr))
+    missing = [f"{name}.{x}" for name, x in used if name in rooms and not hasattr(rooms[name], x)]
+    assert not missing
 
 
 def test_tags_are_known(notebook):

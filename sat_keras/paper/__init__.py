@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "encoder": ("ImageEncoder",),
         "attention": ("BahdanauAttention",),
-        "hard_attention": ("HardAttention",),
+        "hard_attention": ("HardAttention", "Sampling", "draw_locations", "gumbel_noise"),
         "decoder": ("AttentionDecoder",),
         "loss": ("cross_entropies", "doubly_stochastic_penalty"),
         "reinforce": ("Reinforce",),
