@@ -3,10 +3,10 @@
     git worktree add /tmp/before VERSION
     python -m benchmarks.versions /tmp/before
 
-Each checkout runs in a process of its own. The two take turns at one block after another, in the
-other order every second round, so that both share the machine's state. A second pair of processes
-starts in the other order, since memory given out first may be slower. Prints the ratios of seconds,
-this checkout's to the other's: below 1 this one is faster.
+Each checkout runs in a process of its own. The two take turns at one block after another, so that
+both share the machine's state. A second pair of processes starts and runs in the other order, since
+the first one may be slower. Prints the ratios of seconds, this checkout's to the other's: below 1
+this one is faster.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import sys
 
 import numpy as np
 
-from benchmarks.measure import REPOSITORY, machine, spread
+from benchmarks.measure import REPOSITORY, in_turns, machine, spread
 
 PICTURES = 32
 SAMPLE = REPOSITORY / "outputs" / "benchmarks" / "pictures.npy"
 
-# Runs in either checkout, by names that both have: the kind of a block in, its seconds out.
+# Runs in either checkout, by names that both have: reads the kind of a block, says when it is done.
 WORKER = """
-import json, sys, time
+import json, sys
 import numpy as np
 from benchmarks.encoding import extraction
 from benchmarks.sizes import Sizes, train_step
@@ -41,14 +41,12 @@ functions = {
 }
 for function in functions.values():
     function()
-    function()
-print("ready", flush=True)
+print("done", flush=True)
 for line in sys.stdin:
     kind = line.strip()
-    start = time.perf_counter()
     for _ in range(repeats[kind]):
         functions[kind]()
-    print(time.perf_counter() - start, flush=True)
+    print("done", flush=True)
 """
 SHARED = {"pictures": 13, "captions": 5}
 REPEATS = {"training": 4, "search": 2, "extraction": 2}
@@ -69,21 +67,27 @@ def start(checkout, shapes=SHARED, repeats=REPEATS):
         stdout=subprocess.PIPE,
         text=True,
     )
+    wait(worker, checkout)
+    return worker
+
+
+def wait(worker, name):
+    """Waits until a worker is done."""
     for line in worker.stdout:
-        if line.strip() == "ready":
-            return worker
-    raise RuntimeError(f"The checkout's benchmark does not run. Received: {checkout}")
+        if line.strip() == "done":
+            return
+    raise RuntimeError(f"The checkout's benchmark does not run. Received: {name}")
 
 
-def compare(workers, kind, rounds):
-    """Returns a kind's seconds of both workers, shape `(rounds, 2)`."""
-    seconds = np.zeros((rounds, 2))
-    for turn in range(rounds):
-        for which in (0, 1) if turn % 2 else (1, 0):
-            workers[which].stdin.write(f"{kind}\n")
-            workers[which].stdin.flush()
-            seconds[turn, which] = float(workers[which].stdout.readline())
-    return seconds
+def block(worker, kind):
+    """Returns a function that has a worker run a block."""
+
+    def run():
+        worker.stdin.write(f"{kind}\n")
+        worker.stdin.flush()
+        wait(worker, kind)
+
+    return run
 
 
 def interval(ratios, draws=10_000):
@@ -98,7 +102,7 @@ def main(arguments=None):
     )
     parser.add_argument("checkout", help="folder of the other checkout")
     parser.add_argument("--kinds", nargs="+", choices=list(REPEATS), default=list(REPEATS))
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=10, help="blocks of each order that count")
     options = parser.parse_args(arguments)
     from benchmarks.data import dev_captions, dev_features
 
@@ -107,14 +111,14 @@ def main(arguments=None):
     SAMPLE.parent.mkdir(parents=True, exist_ok=True)
     np.save(SAMPLE, features.read(features.lookup(image_ids)).numpy())
     ratios = {kind: [] for kind in options.kinds}
-    for order in ((0, 1), (1, 0)):
-        workers = [None, None]
-        for which in order:
-            workers[which] = start((REPOSITORY, options.checkout)[which])
+    here = str(REPOSITORY)
+    for checkouts in ((here, options.checkout), (options.checkout, here)):
+        workers = {checkout: start(checkout) for checkout in checkouts}
         for kind in options.kinds:
-            seconds = compare(workers, kind, options.rounds // 2)
-            ratios[kind].extend(seconds[:, 0] / seconds[:, 1])
-        for worker in workers:
+            blocks = {checkout: block(worker, kind) for checkout, worker in workers.items()}
+            seconds = in_turns(blocks, options.rounds, warmup=1)
+            ratios[kind].extend(seconds[here] / seconds[options.checkout])
+        for worker in workers.values():
             worker.communicate()
     found = {kind: spread(x) | {"interval": interval(x)} for kind, x in ratios.items()}
     print(json.dumps({"machine": machine(), **found}, indent=1))

@@ -271,21 +271,7 @@ def test_accelerator_runs_without_tensorflow():
         assert all(map(is_spread, precision.values()))
 
 
-def test_versions_are_compared_in_pairs():
-    worker = "import sys\nfor line in sys.stdin: print({}, flush=True)"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", worker.format(seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seconds in (2.0, 4.0)
-    ]
-    seconds = versions.compare(workers, "training", rounds=3)
-    for process in workers:
-        process.communicate()
-    np.testing.assert_array_equal(seconds, [[2.0, 4.0]] * 3)
+def test_the_interval_of_versions_holds_the_median():
     low, high = versions.interval(np.array([0.9, 1.0, 1.0, 1.1, 1.2]))
     assert 0.9 <= low <= 1.0 <= high <= 1.2
 
@@ -298,11 +284,13 @@ def test_a_version_that_does_not_run_is_named(tmp_path):
 
 
 @pytest.mark.integration
-def test_this_version_against_itself(monkeypatch, tmp_path):
+def test_a_worker_runs_blocks_until_it_ends(monkeypatch, tmp_path):
     monkeypatch.setattr(versions, "SAMPLE", tmp_path / "pictures.npy")
     np.save(versions.SAMPLE, np.ones((2, 196, 512), "float32"))
     small = {"pictures": 2, "captions": 2, "steps": 3, "vocabulary_size": 9, "width": 2}
     worker = versions.start(versions.REPOSITORY, small, dict.fromkeys(versions.REPEATS, 1))
     for kind in versions.REPEATS:
-        assert (versions.compare([worker, worker], kind, rounds=1) > 0).all()
+        versions.block(worker, kind)()
+    with pytest.raises(RuntimeError, match="does not run. Received: nothing"):
+        versions.block(worker, "nothing")()
     worker.communicate()

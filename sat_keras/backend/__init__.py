@@ -1,6 +1,6 @@
-"""What TensorFlow, JAX and PyTorch do differently, behind one function each, and small helpers.
+"""What TensorFlow, JAX and PyTorch do differently, behind one function each.
 
 `dense` works around a TensorFlow bug, `scan` loops, `xla` compiles, `devices` runs data-parallel,
-`memory` tunes the allocator, `progress` shows what takes long, `gumbel` draws and `regions`
-averages; nothing here knows the model.
+`memory` tunes the allocator, `progress` shows what takes long, `gumbel` draws; nothing here knows
+the model.
 """

@@ -9,12 +9,12 @@ import numpy as np
 from keras import ops
 
 from sat_keras.backend.devices import sum_over_devices
-from sat_keras.backend.regions import mean_over_regions
 from sat_keras.captioning.model import CaptionModel
 from sat_keras.captioning.objectives import update_mean
 from sat_keras.config.config import Config
 from sat_keras.data.tokenizer import Tokenizer
 from sat_keras.paper.captioner import Captioner
+from sat_keras.paper.decoder import mean_annotation
 from sat_keras.paper.encoder import ImageEncoder
 from sat_keras.paper.loss import cross_entropies
 from sat_keras.search.loop import StepFunction
@@ -189,7 +189,7 @@ class PictureCaptioner(CaptionModel):
         """
         vectors = [
             ops.convert_to_numpy(
-                mean_over_regions(ops.cast(self.annotate(x), "float32"), x.get("mask"))
+                mean_annotation(ops.cast(self.annotate(x), "float32"), x.get("mask"))
             )
             for x in batches
         ]
@@ -207,7 +207,7 @@ class PictureCaptioner(CaptionModel):
         Returns:
             Tensor of shape `(batch_size, feature_dim)`.
         """
-        mean = mean_over_regions(ops.cast(annotations, "float32"), mask)
+        mean = mean_annotation(ops.cast(annotations, "float32"), mask)
         return ops.cast(self.standardize(mean), self.compute_dtype)
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from keras import ops
 from sat_keras import fast
 from sat_keras.backend.dense import RowDense, embedding_matrix, float_dtype, forget_gate_bias
 from sat_keras.backend.gumbel import Sampling, draw_locations
-from sat_keras.backend.regions import mean_over_regions
 from sat_keras.backend.scan import scan, unpack
 from sat_keras.paper.attention import BahdanauAttention
 from sat_keras.paper.hard_attention import HardAttention
@@ -248,7 +247,7 @@ class AttentionDecoder(keras.Layer):
         Returns:
             Tuple `(hidden, cell)` of tensors of shape `(batch_size, captions, hidden_dim)`.
         """
-        mean = mean_over_regions(annotations, mask)
+        mean = mean_annotation(annotations, mask)
         if self.initial_shared:
             mean = self.initial_shared(mean)
         dtype = float_dtype(self.compute_dtype)
@@ -451,3 +450,19 @@ class AttentionDecoder(keras.Layer):
             *("use_word_query", "hard_attention", "implementation"),
         )
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def mean_annotation(annotations: Any, mask: Any = None) -> Any:
+    """Computes the mean annotation vector of the regions that are on the picture.
+
+    Args:
+        annotations: Tensor of shape `(batch_size, num_regions, feature_dim)`.
+        mask: Boolean tensor of shape `(batch_size, num_regions)`, `False` for padding.
+
+    Returns:
+        Tensor of shape `(batch_size, feature_dim)`.
+    """
+    if mask is None:
+        return ops.mean(annotations, axis=1)
+    weight = ops.cast(ops.expand_dims(mask, -1), annotations.dtype)  # (batch, regions, 1)
+    return ops.sum(weight * annotations, axis=1) / ops.sum(weight, axis=1)
